@@ -64,7 +64,8 @@ else:
     with open(made, "w") as file:
         file.write(name)
     os.rename(made, os.path.join(place, f"image-{name}"))
-    print(open(os.path.join(place, "result.json")).read())
+    own = os.path.join(place, f"result-{name}.json")
+    print(open(own if os.path.exists(own) else os.path.join(place, "result.json")).read())
 note("ended")
 machine.kill()
 sys.exit(code)
@@ -197,15 +198,18 @@ from particle_os.fleet.farm.keys import FarmKeys
 from particle_os.fleet.order import Order
 from particle_os.jobs.plan import BuildOptions
 from particle_os.system import interrupt
+from tests.played_cache import options_here
 from tests.played_farm import command
 on, keys, place, *names = sys.argv[1:]
 Order.command = lambda self, *more: [*command(self.name, Path(place)), *more]
-# The played builds are on this machine, wherever the scheduler is.
-FarmElsewhere.assignment = FarmHere.assignment
-FarmElsewhere._lock = ""
-FarmElsewhere.deliver = FarmHere.deliver
+shared = options_here(Path(place))
+if not shared:
+    # The played builds are on this machine, wherever the scheduler is.
+    FarmElsewhere.assignment = FarmHere.assignment
+    FarmElsewhere._lock = ""
+    FarmElsewhere.deliver = FarmHere.deliver
 interrupt.install()
-orders = [Order(name, Path("r.yml"), BuildOptions()) for name in names]
+orders = [Order(name, Path(place, f"{name}.yml"), BuildOptions(**shared)) for name in names]
 ends = {}
 try:
     view = views.JsonView(sys.stderr)
@@ -215,7 +219,8 @@ except (Interrupted, ParticleError) as error:
     print(json.dumps({"error": str(error)}), flush=True)
 finally:
     for end in ends.values():
-        print(json.dumps({"name": end.order.name, "status": end.status}), flush=True)
+        shown = {"name": end.order.name, "status": end.status, "why": str(end.error or "")}
+        print(json.dumps(shown), flush=True)
 """
 
 

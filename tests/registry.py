@@ -213,7 +213,7 @@ def debian_registry(directory):
 
 
 def address_of(registry, log):
-    """Where a docker-registry listens that was asked to choose a port: its log says which."""
+    """The address of a docker-registry that was asked to choose a port, from its log."""
 
     def found():
         assert registry.poll() is None, log.read_text()

@@ -26,6 +26,11 @@ def until(condition: Callable[[], T]) -> T:
     return value
 
 
+def pause() -> None:
+    """Lets a moment pass between two steps of a peer that is slow."""
+    time.sleep(POLL_SECONDS)
+
+
 def is_running(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
     try:

@@ -67,12 +67,12 @@ SINKS = {
         "fleet/farm/client/here": "FarmHere.__init__",
         "fleet/farm/key_making": "_write",
         "fleet/farm/parcel": "unpack",
-        "fleet/farm/returned": "give",
+        "fleet/farm/returned": "give _drop_active",
         "jobs/checkpoints": "Checkpoints._write",
         "jobs/execution/claims": "Claims.__init__",
         "jobs/execution/input_disk": "_copy",
         "publishing/containerdisk": "pack",
-        "publishing/gpt": "move_second_table",
+        "publishing/gpt": "move_second_table _protect",
         "recipe/files/attachments": "Attachment.open _pack",
         "recipe/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",
@@ -81,6 +81,7 @@ SINKS = {
         "sharing/shared_cache": "_fetch _filter _packed",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
+        "system/regular_file": "write_whole",
         "system/workspace": "Workspace.adopt_directory",
         "vm/accel": "_kvm_works",
         "vm/cpio": "append",
@@ -93,6 +94,7 @@ SINKS = {
     },
     REGISTRY: {
         "publishing/pull": "pull",
+        "publishing/pulled_set": "PulledSet.write_record",
         "publishing/pulled_disk": "_fetch_artifact _fetch_containerdisk _unpack write_sparsely",
         "registry/transfer": "BlobDownload.run",
     },
@@ -121,7 +123,8 @@ KNOWN = {
 # Functions and methods that write, whatever their object is.
 WRITE = {
     "copy", "copy2", "copyfile", "copyfileobj", "dump", "echo", "move", "print", "secho", "sendall",
-    "sendfile", "touch", "write", "write_bytes", "write_text", "writelines", "writev",
+    "sendfile", "touch", "write", "write_bytes", "write_text", "write_whole", "writelines",
+    "writev",
 }  # fmt: skip
 # With the compression of tarfile.
 WRITE_MODE = re.compile(r"([wxa][bt]?\+?|[bt]?[wxa]|r[bt]?\+[bt]?)([:|]\w*)?")

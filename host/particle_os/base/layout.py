@@ -18,7 +18,7 @@ from particle_os.base.layers import blob
 from particle_os.errors import UsageError, printable
 from particle_os.system import tar_archive
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import read_regular
+from particle_os.system.regular_file import read_regular, write_whole
 from particle_os.system.workspace import failed_call
 
 CHUNK = 1 << 18
@@ -142,7 +142,7 @@ def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
 
     def write(data: bytes) -> None:
         with blamed():
-            file.write(data)
+            write_whole(file.fileno(), data, path)
 
     with blamed():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def _error_of(found: dict[str, Any], code: int, result: Result | None) -> Partic
     if result is not None and not result.boot:
         kind = Defective
     problems = found.get("problems") or []
-    text = found["error"] or "; ".join(str(each.get("message")) for each in problems)
+    text = found.get("error") or "; ".join(str(each.get("message")) for each in problems)
     log = found.get("log")
     error = kind(
         str(text),

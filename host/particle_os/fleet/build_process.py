@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
-from particle_os.errors import EXIT_SIGNAL
+import pydantic
+
+from particle_os.errors import EXIT_INFRASTRUCTURE, EXIT_SIGNAL
 from particle_os.system import process
 from particle_os.system.interrupt import held_back
 
@@ -48,9 +50,45 @@ class Ended:
         return {**vars(self), "output": self.output.decode("utf-8", "replace")}
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Ended:
-        """The end that `data` has returned. Raises TypeError, KeyError or AttributeError."""
-        return cls(**{**data, "output": data["output"].encode()})
+    def of(cls, data: object) -> Ended:
+        """The end that `data` has returned. Raises ValueError for anything else."""
+        found = _EndData.model_validate(data, strict=True)
+        return cls(**{**vars(found), "output": found.output.encode()})
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether the machine may be to blame: another attempt elsewhere may help."""
+        return self.code == EXIT_INFRASTRUCTURE or self.code > EXIT_SIGNAL
+
+
+class _ErrorData(pydantic.BaseModel):
+    """The error of a build, which may have more keys."""
+
+    error: str | None = None
+    hint: str | None = None
+    where: str | None = None
+    tail: list[str] = []
+    log: str | None = None
+    command: str | None = None
+    problems: list[dict[str, Any]] = []
+
+
+def _as_error(found: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for what is no error of a build."""
+    _ErrorData.model_validate(found, strict=True)
+    return found
+
+
+class _EndData(pydantic.BaseModel):
+    """The end of a process as it travels."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    code: Annotated[int, pydantic.Field(ge=0, le=255)]
+    seconds: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+    output: str
+    error: Annotated[dict[str, Any], pydantic.AfterValidator(_as_error)] | None
+    cancelled: bool
 
 
 class BuildProcess:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from particle_os.architecture import BuildArchitecture
 from particle_os.fleet.build_process import PROGRAM
 from particle_os.jobs.plan import BuildOptions
 
@@ -37,7 +38,7 @@ class Order:
 
     `options.variables` has the values that choose it from the matrix of the recipe. `stem` is equal
     for images that begin with the same stage. `seconds` is the time that its last build took, if
-    its result is still there.
+    its result is still there. `architecture` is that of the image.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Order:
     options: BuildOptions
     stem: str = ""
     seconds: float | None = None
+    architecture: BuildArchitecture = "amd64"
 
     def command(self, *more: str) -> list[str]:
         """The command that builds the image with this installation of particle-os."""

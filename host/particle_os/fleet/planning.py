@@ -49,7 +49,8 @@ def _order(recipe: Path, options: BuildOptions) -> Order:
     root = [reference, loaded.recipe.architecture]
     stem = checkpoints.keys(root, loaded.recipe.name, loaded.recipe.stages[:1])[-1]
     name = loaded.recipe.name
-    return Order(name, recipe, options, stem, last_seconds(name, options.output_directory))
+    seconds = last_seconds(name, options.output_directory)
+    return Order(name, recipe, options, stem, seconds, loaded.recipe.architecture)
 
 
 def _check_names(found: Sequence[Order]) -> None:

@@ -160,7 +160,9 @@ def _forward(channel: paramiko.Channel) -> None:
             (2, channel.recv_stderr, channel.recv_stderr_ready),
         ):
             while sign():
-                os.write(place, take(CHUNK))
+                data = take(CHUNK)
+                while data:
+                    data = data[os.write(place, data) :]
         if sys.stdin.fileno() in ready:
             data = os.read(sys.stdin.fileno(), CHUNK)
             if data:

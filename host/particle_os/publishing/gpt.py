@@ -11,6 +11,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from particle_os.system.regular_file import write_whole
+
 SECTOR = 512
 SIGNATURE = b"EFI PART"
 # The fields of a header; the checksum counts `size` bytes of it.
@@ -71,4 +73,5 @@ def _protect(descriptor: int, last: int) -> None:
     for number in range(4):
         place = MBR_ENTRIES + number * MBR_ENTRY
         if os.pread(descriptor, 1, place + 4) == bytes([PROTECTIVE]):
-            os.pwrite(descriptor, struct.pack("<I", min(last, 0xFFFFFFFF)), place + 12)
+            end = struct.pack("<I", min(last, 0xFFFFFFFF))
+            write_whole(descriptor, end, "the protective MBR", place + 12)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.jobs.delivery import image_names
 from particle_os.publishing.disk_manifest import find_manifest
 from particle_os.publishing.published_image import REPORT, RESULT
 from particle_os.publishing.pulled_disk import PulledDisk, fetch_disk
 from particle_os.publishing.pulled_result import AttachedResult, find_report, find_result
+from particle_os.publishing.pulled_set import PulledSet
 from particle_os.registry.connection import reported
 from particle_os.registry.reference import RegistryReference
 from particle_os.registry.repository import ImageRepository
 from particle_os.registry.transfer import percent
 from particle_os.report.progress import Progress
 from particle_os.system import publication
-from particle_os.system.publication import Change
 from particle_os.system.workspace import Workspace
 
 
@@ -33,13 +32,23 @@ class Pulled:
     report: Path | None
 
 
-def pull(reference: RegistryReference, output: Path, progress: Progress, work: Workspace) -> Pulled:
-    """Publishes the disk, the result and the report in the directory `output`.
+def pull(
+    reference: RegistryReference,
+    place: PulledSet,
+    progress: Progress,
+    work: Workspace,
+    *,
+    force: bool = False,
+) -> Pulled:
+    """Publishes the disk, the result and the report in the directory of `place`.
 
-    Raises UsageError for what is no disk, and InfrastructureError, also when the result in the
-    registry is about another disk.
+    Files of the same name from elsewhere are replaced only with `force`. Raises UsageError for
+    them, and for what is no disk, and InfrastructureError, also when the result in the registry is
+    about another disk.
     """
-    staging = work.adopt_directory(output)
+    if not force:
+        place.check()
+    staging = work.adopt_directory(place.directory)
     repository = ImageRepository(
         reference.host, reference.repository, percent("fetched", progress.line)
     )
@@ -54,13 +63,14 @@ def pull(reference: RegistryReference, output: Path, progress: Progress, work: W
         progress.note("the registry has no result of a build: nothing says that the disk boots")
     elif report is None:
         progress.note("the registry has no report that is safe to open")
-    name = found.name if found else reference.repository.rpartition("/")[2]
-    files = {f"{name}.{disk.ending}": disk.path}
+    if found is not None and found.name != place.name:
+        progress.note(f"its build has called it '{found.name}'")
+    files = {f"{place.name}.{disk.ending}": disk.path}
     for ending, data in ((RESULT, found and found.document), (REPORT, report)):
         if data:
-            files[f"{name}.{ending}"] = staging / ending
+            files[f"{place.name}.{ending}"] = staging / ending
             (staging / ending).write_bytes(data)
-    return _published(reference.at(digest), files, disk, found, staging, output)
+    return _published(reference.at(digest), files, disk, found, staging, place)
 
 
 def _published(
@@ -69,20 +79,14 @@ def _published(
     disk: PulledDisk,
     result: AttachedResult | None,
     staging: Path,
-    output: Path,
+    place: PulledSet,
 ) -> Pulled:
     for name, path in files.items():
         path.rename(staging / name)
     first, *others = files
-    # The images of an earlier build of this name are no part of the new set.
-    older = image_names(result.name) if result else []
-    change = Change(
-        # The result comes last, as that of a build does.
-        [first, *others[::-1]],
-        outdated=sorted({*older} - {first}),
-        sums={first: disk.sha256},
-    )
-    publication.publish(staging, output, change)
+    place.write_record(staging, first, disk.sha256)
+    output = place.directory
+    publication.publish(staging, output, place.change(first, others, disk.sha256))
     places = {name.partition(".")[2]: output / name for name in others}
     status = result.status if result else None
     return Pulled(

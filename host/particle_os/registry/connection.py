@@ -11,7 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from urllib3.util import Retry, Timeout
 from particle_os import __version__
 from particle_os.errors import DeadlineExceeded, InfrastructureError, printable
 from particle_os.registry import credentials
+from particle_os.registry.limited import limited
 from particle_os.system.deadline import Deadline, cut_off
 
 # Bytes of a file that are sent at a time.
@@ -41,13 +42,19 @@ PASSING = (408, 429, 500, 502, 503, 504)
 # Attempts in a row that come less than STEP bytes further.
 ATTEMPTS, STEP = 4, 1 << 20
 WAIT: tenacity.wait.wait_base = tenacity.wait_random_exponential(multiplier=0.5, max=8)
+# A registry that asks for more time (Retry-After) gets so many seconds.
+AFTER_SECONDS = 30.0
 # Redirections lead to the storage of a registry. The credentials stay with the registry.
-REDIRECTS = Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5)
+REDIRECTS = Retry(
+    total=5, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False
+)
 NO_REDIRECTS = Retry(total=0, redirect=0, raise_on_redirect=False)
 
 
 class Temporary(OSError):
-    """A failure that may pass."""
+    """A failure that may pass, after so many seconds if the registry says so."""
+
+    after: float | None = None
 
 
 @contextmanager
@@ -66,10 +73,27 @@ def attempts(place: Callable[[], int] = lambda: 0) -> tenacity.Retrying:
     """Attempts for as long as `Temporary` is raised, and the number `place` grows."""
     return tenacity.Retrying(
         stop=_Stuck(place),
-        wait=WAIT,
+        wait=_wait,
         retry=tenacity.retry_if_exception_type(Temporary),
         reraise=True,
     )
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """The seconds until the next attempt: those that the registry asks for, within reason."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, Temporary) and error.after is not None:
+        return min(error.after, AFTER_SECONDS)
+    return WAIT(state)
+
+
+def _refused(answer: urllib3.BaseHTTPResponse) -> Temporary:
+    """The failure of an answer that another attempt may not get (RFC 9110, section 10.2.3)."""
+    found = Temporary(errno.EIO, f"the registry answers with status {answer.status}")
+    with suppress(urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        found.after = REDIRECTS.get_retry_after(answer)
+    finish(answer)
+    return found
 
 
 class _Stuck:
@@ -128,7 +152,7 @@ class RegistryLink:
                 errno.EACCES, f"the registry refuses{why}: run 'skopeo login {self._name}'"
             )
         if answer.status in PASSING:
-            raise Temporary(errno.EIO, f"the registry answers with status {answer.status}")
+            raise _refused(answer)
         if answer.status >= 300 and answer.status not in (404, 416):
             why = _reason(answer)
             raise OSError(errno.EIO, f"the registry answers with status {answer.status}{why}")
@@ -276,22 +300,25 @@ def _reason(answer: urllib3.BaseHTTPResponse) -> str:
 
 def _plain_pool() -> urllib3.PoolManager:
     """Connections without TLS, to loopback only."""
-    return urllib3.PoolManager(timeout=TIMEOUT, blocksize=SEND_BYTES)
+    return limited(urllib3.PoolManager(timeout=TIMEOUT, blocksize=SEND_BYTES))
 
 
 def _pool(host: str, context: ssl.SSLContext) -> urllib3.PoolManager:
     """Connections with TLS, through the proxy that the environment names for a host."""
     proxy = urllib.request.getproxies().get("https")
     if proxy is None or urllib.request.proxy_bypass(host):
-        return urllib3.PoolManager(timeout=TIMEOUT, blocksize=SEND_BYTES, ssl_context=context)
+        return limited(
+            urllib3.PoolManager(timeout=TIMEOUT, blocksize=SEND_BYTES, ssl_context=context)
+        )
     user = urllib.parse.unquote(urllib.parse.urlsplit(proxy).netloc.rpartition("@")[0])
-    return urllib3.ProxyManager(
+    manager = urllib3.ProxyManager(
         proxy,
         proxy_headers=urllib3.make_headers(proxy_basic_auth=user) if user else None,
         timeout=TIMEOUT,
         blocksize=SEND_BYTES,
         ssl_context=context,
     )
+    return limited(manager)
 
 
 def _context(host: str) -> ssl.SSLContext:

@@ -72,10 +72,11 @@ class ImageRepository:
         found = self._link.document(f"referrers/{digest}", MANIFEST_LIMIT, {"Accept": INDEX})
         return found[0] if found is not None and found[1] == INDEX else None
 
-    def has_blob(self, digest: str) -> bool:
+    def has_blob(self, digest: str, size: int) -> bool:
+        """Whether the repository has a blob, and does not name another size for it."""
         answer = self._link.repeated("HEAD", f"blobs/{digest}")
         finish(answer)
-        return answer.status == 200
+        return answer.status == 200 and answer.headers.get("Content-Length") in (None, str(size))
 
     def blob(self, digest: str, size: int) -> bytes:
         """A small blob, whose digest is checked."""
@@ -90,7 +91,7 @@ class ImageRepository:
 
     def upload(self, digest: str, size: int, file: IO[bytes]) -> None:
         """Adds a blob from a file, unless the repository has it; continues a broken transfer."""
-        if self.has_blob(digest):
+        if self.has_blob(digest, size):
             return
         transfer = BlobUpload(self._link, digest, size, file, self._watch)
 

@@ -59,8 +59,11 @@ class RegistryStore:
         }  # fmt: skip
         self._repository.put_manifest(f"{kind}-{key}", json.dumps(manifest).encode())
 
-    def has_blob(self, digest: str) -> bool:
-        return self._repository.has_blob(f"sha256:{digest}")
+    def keep_entry(self, kind: str, key: str) -> None:
+        """Does nothing: a registry keeps what a tag names."""
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        return self._repository.has_blob(f"sha256:{digest}", size)
 
     def blob(self, digest: str, size: int) -> bytes:
         return self._repository.blob(f"sha256:{digest}", size)

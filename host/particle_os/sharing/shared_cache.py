@@ -24,10 +24,18 @@ from particle_os.sharing.store import DirectoryStore, Store
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import open_regular
+from particle_os.system.regular_file import open_regular, write_whole
 
 CHUNK_SECONDS = 60.0
 PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "-c"]
+
+
+# A blob is missing or damaged; the store answers.
+_ANSWERED = (errno.ENOENT, errno.EBADMSG, errno.EFBIG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+
+
+class StoreFailed(OSError):
+    """A shared cache does not answer when it is asked for a blob."""
 
 
 class Unusable(Exception):
@@ -45,7 +53,7 @@ class SharedCache:
     keys: PublicKeys
     target: Store | None = None
     signer: Signer | None = None
-    # Stores that have failed are not asked again.
+    # Stores that have failed are not asked again, be it for an entry or for its files.
     _failed: set[str] = field(default_factory=set, compare=False)
 
     def entry(self, kind: EntryName, key: str, note: Callable[[str], None]) -> SharedFiles | None:
@@ -56,7 +64,7 @@ class SharedCache:
             try:
                 envelope = store.entry(kind, key)
                 if envelope is not None:
-                    return SharedFiles(_opened(self.keys, envelope, kind, key), store)
+                    return SharedFiles(_opened(self.keys, envelope, kind, key), store, self._failed)
             except Unusable as error:
                 note(f"the {kind} {key[:12]} of {store.name} is not used: {error}")
             except OSError as error:
@@ -65,18 +73,24 @@ class SharedCache:
         return None
 
     def has_kept(self, kind: EntryName, key: str) -> SharedEntry | None:
-        """The entry of the cache that this build writes to, if this build's key has signed it.
+        """The entry of the cache that this build writes to, which it need not write again.
 
-        Raises OSError.
+        This build's key has signed it, and all of its blobs are there: an entry that is damaged is
+        written again. A whole one counts as new from now on. Raises OSError.
         """
         assert self.target is not None and self.signer is not None
         envelope = self.target.entry(kind, key)
         if envelope is None:
             return None
         try:
-            return _opened(self.signer.public, envelope, kind, key)
+            entry = _opened(self.signer.public, envelope, kind, key)
         except Unusable:
             return None
+        blobs = {chunk.blob: chunk.stored for file in entry.files for chunk in file.chunks}
+        if not all(self.target.has_blob(digest, size) for digest, size in blobs.items()):
+            return None
+        self.target.keep_entry(kind, key)
+        return entry
 
     def keep(self, entry: SharedEntry, files: Mapping[str, Path]) -> None:
         """Writes an entry with these files; a blob that the cache has is not sent again.
@@ -122,10 +136,14 @@ def of_options(
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """A trusted entry, whose files are still in its store."""
+    """A trusted entry, whose files are still in its store.
+
+    The name of a store that does not answer is added to `failed`.
+    """
 
     entry: SharedEntry
     store: Store
+    failed: set[str] = field(default_factory=set, compare=False)
 
     def fetch(self, directory: Path) -> None:
         """Writes the files of the entry into a directory. Raises Unusable for damaged content."""
@@ -133,6 +151,11 @@ class SharedFiles:
             try:
                 _fetch(file, self.store, directory / file.name)
             except (OSError, ParticleError) as error:
+                if isinstance(error, OSError) and error.filename is not None:
+                    place = f"{error.filename}: {error.strerror}"
+                    raise Unusable(f"its file {file.name} cannot be written: {place}") from error
+                if isinstance(error, StoreFailed):
+                    self.failed.add(self.store.name)
                 why = error.strerror if isinstance(error, OSError) else str(error)
                 raise Unusable(f"its file {file.name} is damaged or missing: {why}") from error
 
@@ -157,7 +180,7 @@ def _fetch(file: SharedFile, store: Store, place: Path) -> None:
         for chunk, data in _blobs(file.chunks, store):
             made.seek(chunk.offset)
             if chunk.blob == chunk.sha256:
-                made.write(data)
+                write_whole(made.fileno(), data, place)
                 continue
             _filter(UNPACK, data, made, chunk.offset + chunk.size, "unpacking a chunk")
             with buffer[: chunk.size] as content:
@@ -172,7 +195,11 @@ def _blobs(chunks: Sequence[SharedChunk], store: Store) -> Iterator[tuple[Shared
     """The chunks with their checked blobs. A thread fetches the next one meanwhile."""
 
     def fetch(chunk: SharedChunk) -> bytes:
-        data = store.blob(chunk.blob, chunk.stored)
+        try:
+            data = store.blob(chunk.blob, chunk.stored)
+        except OSError as error:
+            kind = OSError if error.errno in _ANSWERED else StoreFailed
+            raise kind(error.errno, error.strerror or str(error)) from error
         _check(data, chunk.blob)
         return data
 
@@ -201,7 +228,7 @@ def _stored(name: str, path: Path, store: Store) -> SharedFile:
                 # A package is compressed already.
                 compressed = data
             blob = hashlib.sha256(compressed).hexdigest()
-            if not store.has_blob(blob):
+            if not store.has_blob(blob, len(compressed)):
                 store.put_blob(blob, compressed)
             chunks.append(
                 SharedChunk(
@@ -249,7 +276,7 @@ def _filter(argv: list[str], data: bytes, output: IO[bytes], limit: int, what: s
     """
     deadline = Deadline.after(CHUNK_SECONDS, what)
     with os.fdopen(os.memfd_create("data"), "wb+", buffering=0) as given:
-        given.write(data)
+        write_whole(given.fileno(), data, "memory")
         given.seek(0)
         within = Confinement(file_size=limit)
         with process.started(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,8 +29,11 @@ class Store(Protocol):
         `chunks` are the digests and sizes of its blobs, which the store must keep.
         """
 
-    def has_blob(self, digest: str) -> bool:
-        """Whether the store has a blob of this name."""
+    def keep_entry(self, kind: str, key: str) -> None:
+        """Notes that an entry is still of use, where the age of a file decides on its removal."""
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        """Whether the store has a blob of this name and size, which a writer relies on from now."""
 
     def blob(self, digest: str, size: int) -> bytes:
         """A blob of `size` bytes; the caller checks its content."""
@@ -52,8 +58,19 @@ class DirectoryStore:
     def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
         self._put(self._entry(kind, key), envelope)
 
-    def has_blob(self, digest: str) -> bool:
-        return self._blob(digest).exists()
+    def keep_entry(self, kind: str, key: str) -> None:
+        self._renew(self._entry(kind, key))
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        place = self._blob(digest)
+        try:
+            status = place.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return False
+        self._renew(place)
+        return True
 
     def blob(self, digest: str, size: int) -> bytes:
         return read_regular(self._blob(digest), size, follow=False)
@@ -66,6 +83,11 @@ class DirectoryStore:
 
     def _blob(self, digest: str) -> Path:
         return self._directory / "blobs" / "sha256" / digest[:2] / digest
+
+    def _renew(self, place: Path) -> None:
+        """Gives a file the time of now, unless another user forbids it."""
+        with suppress(PermissionError, FileNotFoundError):
+            os.utime(place, follow_symlinks=False)
 
     def _put(self, place: Path, content: bytes) -> None:
         """Writes a file, which is complete when it has its name."""

@@ -85,7 +85,8 @@ def save(
                 machine.monitor.save(file.fileno(), deadline)
             size = os.fstat(file.fileno()).st_size
             with temporary.open("rb") as saved:
-                os.pwrite(file.fileno(), _digest(saved, size), size)
+                file.seek(size)
+                file.write(_digest(saved, size))
         publication.keep(temporary, state)
     except OSError as error:
         raise VmError(f"the VM's memory cannot be saved: {error}") from error

@@ -29,6 +29,10 @@ class Deadline:
         part = Deadline.after(seconds, what)
         return part if part.at < self.at else self
 
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.at
+
     def remaining(self) -> float:
         """The seconds left. Raises DeadlineExceeded when there are none."""
         left = self.at - time.monotonic()

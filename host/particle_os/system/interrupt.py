@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -54,7 +55,13 @@ def uninstall() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Delays signals until the context ends. Only for short steps of the main thread."""
+    """Delays signals until the context ends. Only for short steps.
+
+    Other threads than the main thread are never interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _State.held += 1
     try:
         yield

@@ -59,15 +59,16 @@ _KINDS = {
 class Change:
     """The names that a publication changes in a directory.
 
-    `files` and `folders` are the new ones. `removed` names are removed; `outdated` names are
-    removed if SHA256SUMS lists them. `sums` (name to SHA-256) are the new lines for SHA256SUMS.
-    Without `sums`, SHA256SUMS is not touched.
+    `files` and `folders` are the new ones. `removed` names are removed, and `stale` names if they
+    are files; `outdated` names are removed if SHA256SUMS lists them. `sums` (name to SHA-256) are
+    the new lines for SHA256SUMS. Without `sums`, SHA256SUMS is not touched.
     """
 
     files: Sequence[str]
     folders: Sequence[str] = ()
     removed: Sequence[str] = ()
     outdated: Sequence[str] = ()
+    stale: Sequence[str] = ()
     sums: Mapping[str, str] | None = None
 
     @property
@@ -188,6 +189,11 @@ def _kind(path: Path) -> str | None:
         return None
 
 
+def listed_sums(directory: Path) -> dict[str, str]:
+    """The SHA-256 of each published file of a directory, by its name. Raises OSError."""
+    return _sum_lines(directory)
+
+
 def _sync_content(staging: Path, change: Change) -> None:
     for path in (staging / name for name in (*change.files, *change.folders)):
         for inner in path.rglob("*") if path.is_dir() else ():
@@ -208,7 +214,7 @@ def _prepare(staging: Path, directory: Path, change: Change) -> None:
     """Writes everything that the transaction needs, so that later steps only rename files."""
     if (found := obstacle(directory, change)) is not None:
         raise NotPublished(found, hint="Move it away.")
-    removed = [*change.removed]
+    removed = [*change.removed, *(n for n in change.stale if _kind(directory / n) == "a file")]
     if change.sums is not None:
         lines = _sum_lines(directory)
         outdated = [n for n in change.outdated if n in lines and _kind(directory / n) == "a file"]

@@ -47,3 +47,33 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
     return data
+
+
+def write_whole(
+    descriptor: int,
+    data: bytes | memoryview,
+    place: str | os.PathLike[str],
+    at: int | None = None,
+) -> None:
+    """Writes all of `data` at the position of a file, or at the offset `at`.
+
+    The system call may write less than it is asked to, above all when a disk becomes full. `place`
+    names the file in the OSError.
+    """
+    rest = memoryview(data)
+    try:
+        while rest:
+            if at is None:
+                count = _some(os.write(descriptor, rest))
+            else:
+                count = _some(os.pwrite(descriptor, rest, at))
+                at += count
+            rest = rest[count:]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(place)) from error
+
+
+def _some(count: int) -> int:
+    if count < 1:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return count

@@ -22,6 +22,7 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.system.interrupt import held_back
 from particle_os.system.process import NO_FILES, child_of_ours
+from particle_os.system.regular_file import write_whole
 
 # The kernel's message (kernel/panic.c), and the marker of our init programs.
 DEATHS = (
@@ -83,7 +84,8 @@ class Transcript:
         room = TRANSCRIPT_LIMIT - self._written
         if room > 0:
             try:
-                self._written += self._file.write(data[:room])
+                write_whole(self._file.fileno(), data[:room], self._file.name)
+                self._written += len(data[:room])
             except OSError as error:
                 raise VmError(
                     f"the log of the VM's console cannot be written: {error.strerror}"

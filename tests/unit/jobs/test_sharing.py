@@ -13,7 +13,7 @@ from particle_os.jobs.execution.sharing import SharedPackages, Sharing
 from particle_os.sandbox import helper
 from particle_os.sharing.shared_cache import of_options
 
-from ..sharing.test_shared_cache import pair  # noqa: F401 - fixture
+from ..sharing.conftest import pair  # noqa: F401 - fixture
 
 HOUR = 3600.0
 HELPER = "ab" * 16

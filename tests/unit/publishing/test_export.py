@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shlex
 import struct
 import subprocess
 import tarfile
@@ -144,9 +145,21 @@ def test_vmware_gets_a_stream_optimised_disk(export, tmp_path):
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_the_command_names_the_file_for_a_shell(export, platform, tmp_path):
-    _, path = export(platform)
-    assert PLATFORMS[platform].rules.startswith("https://")
+def test_the_command_names_the_file_for_a_shell(platform, tmp_path):
+    """Also a file whose name has a space, a quote and a dollar."""
+    out = tmp_path / "it's a $HOME"
+    with_gpt(tmp_path / "server.raw", DISK)
+    words = [str(tmp_path / "server.raw"), "--for", platform, "-o", str(out), "--json"]
+    done = CliRunner().invoke(export_command, words)
+    assert done.exit_code == 0, done.output
+    path = out / f"server.{PLATFORMS[platform].ending}"
+    found = shlex.split(json.loads(done.stdout)["command"])
+    assert [word for word in found if str(path) in word], found
+    shown = subprocess.run(
+        ["sh", "-c", f"set -- {json.loads(done.stdout)['command']}; printf '%s\\n' \"$@\""],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout.splitlines() == found
     assert path.exists()
 
 

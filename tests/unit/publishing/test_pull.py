@@ -30,7 +30,8 @@ def test_what_was_pushed_comes_back(tmp_path, kind, way, lists):
         shown = client.pull()
     out = tmp_path / "pulled"
     names = [f"server.{kind}", "server.report.html", "server.result.json"]
-    assert sorted(path.name for path in out.iterdir()) == ["SHA256SUMS", *sorted(names)]
+    found = {path.name for path in out.iterdir()}
+    assert found == {"SHA256SUMS", "server.pulled.json", *names}
     for name in names:
         assert (out / name).read_bytes() == (built.out / name).read_bytes()
     assert shown["status"] == "passed"
@@ -75,6 +76,76 @@ def test_a_newer_image_replaces_the_set_of_the_older_one(client, tmp_path):
     assert {"server.qcow2", "other.qcow2"} < names
 
 
+@pytest.fixture
+def other(client, tmp_path):
+    """The reference to an image whose result calls it `server`, in the repository of another."""
+    place = client.place.replace("team/server", "evil/x")
+    built = Published(tmp_path / "evil").build("qcow2", text=b"another system")
+    client.push(built.file("qcow2"), place, "--as", "artifact")
+    return place
+
+
+def mine(tmp_path, names=("server.qcow2", "server.raw", "server.report.html", "server.log")):
+    out = tmp_path / "pulled"
+    out.mkdir(exist_ok=True)
+    for name in names:
+        (out / name).write_text("precious")
+    return out
+
+
+def test_the_reference_names_the_files_and_not_what_the_registry_says(client, other, tmp_path):
+    out = mine(tmp_path)
+    found = client.pull(reference=other)
+    assert Path(found["path"]) == out / "x.qcow2" and Path(found["result"]).name == "x.result.json"
+    assert (out / "server.qcow2").read_text() == (out / "server.report.html").read_text()
+
+
+def test_files_of_the_same_name_from_elsewhere_stay(client, published, tmp_path):
+    client.push(published.file("qcow2"), client.place)
+    out = mine(tmp_path)
+    error = client.pull(status=2)
+    assert "not from docker://" in error["error"] and "--force" in error["hint"]
+    assert {path.read_text() for path in out.iterdir()} == {"precious"}
+    found = client.pull("--name", "copy")
+    assert Path(found["path"]).name == "copy.qcow2"
+    assert (out / "server.qcow2").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["server.qcow2", "server.report.html", "server.result.json"])
+def test_one_file_of_the_name_is_enough_to_stop(client, published, tmp_path, name):
+    client.push(published.file("qcow2"), client.place)
+    out = mine(tmp_path, [name])
+    client.pull(status=2)
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_with_force_nothing_of_the_older_set_is_left(client, foreign, tmp_path):
+    foreign.image(packed(("disk/x", DISK)))
+    out = mine(tmp_path, ["server.report.html", "server.result.json", "server.log"])
+    (out / "server.evidence").mkdir()
+    client.pull("--force")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "SHA256SUMS", "server.pulled.json", "server.raw",
+    ]  # fmt: skip
+
+
+def test_a_set_that_was_built_since_is_not_replaced(client, published, tmp_path):
+    client.push(published.file("qcow2"), client.place)
+    client.pull()
+    sums = tmp_path / "pulled/SHA256SUMS"
+    sums.write_text(sums.read_text().replace(sums.read_text()[:8], "00000000"))
+    assert "not from docker://" in client.pull(status=2)["error"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "a.qcow2", "A", "-x"])
+def test_a_name_is_that_of_an_image(client, published, name):
+    client.push(published.file("qcow2"), client.place)
+    if name:
+        assert "is no name for an image" in client.pull("--name", name, status=2)["error"]
+    else:
+        assert Path(client.pull("--name", name)["path"]).name == "server.qcow2"
+
+
 def test_a_broken_transfer_continues(client, known, published, monkeypatch):
     client.push(published.file("qcow2"), client.place, "--as", "artifact")
     known.cuts = [0, 0, 5000, 100000]
@@ -101,7 +172,7 @@ def test_a_containerdisk_of_others_comes_under_the_name_of_its_repository(
     assert shown["status"] is None
     assert shown["sha256"] == digest_of(DISK)
     assert sorted(path.name for path in (tmp_path / "pulled").rglob("*")) == [
-        "SHA256SUMS", "server.raw",
+        "SHA256SUMS", "server.pulled.json", "server.raw",
     ]  # fmt: skip
     assert [*tmp_path.rglob("x.raw")] == []
     assert (tmp_path / "pulled/server.raw").read_bytes() == DISK

@@ -2,17 +2,21 @@
 
 import base64
 import json
+import socket
 import subprocess
 import threading
+from contextlib import suppress
+from functools import partial
 
 import pytest
-from particle_os.registry import connection
+import tenacity
+from particle_os.registry import connection, limited
 from particle_os.registry.connection import RegistryLink
 from particle_os.registry.repository import ImageRepository
 from urllib3.util import Timeout
 
 from ...registry import Small, serving, sha256
-from ...waiting import until
+from ...waiting import pause, until
 
 NAME = "team/server"
 
@@ -91,6 +95,62 @@ def test_a_registry_that_drips_is_cut_off(monkeypatch, limit, tmp_path):
             else:
                 asked.download(f"sha256:{'ab' * 32}", 1000000, file)
         over.set()
+
+
+def test_a_registry_that_drips_its_headers_is_cut_off(monkeypatch):
+    """Each byte comes in time, and the headers never end."""
+    over = threading.Event()
+    monkeypatch.setattr(limited, "HEAD_SECONDS", 0.2)
+
+    def answer(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not over.is_set():
+            handler.wfile.write(b"a")
+            pause()
+
+    with serving(answer) as host:
+        with pytest.raises(OSError, match="does not answer"):
+            ImageRepository(host, NAME).manifest("latest")
+        over.set()
+
+
+def test_a_registry_that_drips_its_handshake_is_cut_off(monkeypatch):
+    """127.1 is loopback, too, and is reached with TLS."""
+    over = threading.Event()
+    monkeypatch.setattr(limited, "HEAD_SECONDS", 0.2)
+
+    def serve(listener):
+        while not over.is_set():
+            peer, _ = listener.accept()
+            with peer, suppress(OSError):
+                peer.sendall(b"\x16\x03\x03\x40\x00")
+                while not over.is_set():
+                    peer.sendall(b"\x02")
+                    pause()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        with pytest.raises(OSError, match="does not answer"):
+            ImageRepository(f"127.1:{listener.getsockname()[1]}", NAME).manifest("latest")
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("99999", 30.0), ("Fri, 01 Jan 2100 00:00:00 GMT", 30.0), ("soon", 0.0)],
+)
+def test_a_busy_registry_says_when_to_come_again(monkeypatch, header, seconds):
+    slept, left, known = [], [429], Small()
+    patient = partial(tenacity.Retrying, sleep=slept.append)
+    monkeypatch.setattr(connection.tenacity, "Retrying", patient)
+    monkeypatch.setattr(connection, "WAIT", tenacity.wait_none())
+
+    def busy(handler):
+        handler.say(left.pop(), Retry_After=header) if left else known(handler)
+
+    with serving(busy) as host:
+        assert ImageRepository(host, NAME).manifest("latest") is None
+    assert slept == [seconds]
 
 
 def test_a_failure_that_passes_is_tried_again():

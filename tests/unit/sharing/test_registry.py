@@ -10,7 +10,7 @@ from particle_os.sharing.shared_cache import of_options
 
 from ...registry import Small, debian_registry, serving, sha256
 from ..registry.conftest import quickly  # noqa: F401 - fixture
-from .test_shared_cache import KEY, pair, world  # noqa: F401 - fixtures
+from .keys import KEY
 
 ENVELOPE = b"the envelope"
 
@@ -21,10 +21,10 @@ def test_entries_and_blobs_come_back():
         store = RegistryStore(host, "team/cache")
         assert store.entry("base", "ab" * 16) is None
         data = b"a chunk" * 1000
-        assert not store.has_blob(sha256(data))
+        assert not store.has_blob(sha256(data), len(data))
         store.put_blob(sha256(data), data)
         store.put_entry("base", "ab" * 16, ENVELOPE, {sha256(data): len(data)})
-        assert store.has_blob(sha256(data))
+        assert store.has_blob(sha256(data), len(data))
         assert store.blob(sha256(data), len(data)) == data
         assert store.entry("base", "ab" * 16) == ENVELOPE
         store.put_entry("base", "cd" * 16, ENVELOPE, {sha256(data): len(data)})
@@ -66,7 +66,7 @@ def debian(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_registry_of_debian_keeps_a_checkpoint(debian, world):  # noqa: F811
+def test_the_registry_of_debian_keeps_a_checkpoint(debian, world):
     """The whole way: a sparse file in chunks, signed, to the registry and back."""
     url = f"oci://{debian}/team/cache"
     cache = of_options([url], [world.public], url, world.secret)

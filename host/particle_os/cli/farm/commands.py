@@ -41,7 +41,7 @@ def farm_keys_command(output: OutputStyle, directory: Path | None) -> None:
               show_default=True, help="Listen here; tcp:// is for loopback only.")  # fmt: skip
 @option.FARM_KEYS
 @click.option("--dashboard", metavar="HOST:PORT",
-              help="Show Dask's dashboard there, without TLS: use loopback.")  # fmt: skip
+              help="Show Dask's dashboard there, on loopback: it has no TLS.")  # fmt: skip
 @with_output
 def farm_scheduler_command(
     output: OutputStyle, listen: str, farm_keys: Path | None, dashboard: str | None
@@ -49,6 +49,8 @@ def farm_scheduler_command(
     """Run the scheduler of a farm, until Ctrl-C. It needs one processor, and no disk."""
     engine.require()
     url = address.scheduler_url(listen)
+    if dashboard is not None:
+        dashboard = address.dashboard_address(dashboard)
     settings = SchedulerSettings(url, _keys(url, farm_keys), dashboard)
     scheduler.run(settings, lambda at: output.show({"address": at}, [f"{at} (Ctrl-C ends it)"]))
 

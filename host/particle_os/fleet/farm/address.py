@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from particle_os.errors import UsageError
 
-PORT = 8786
+PORT, DASHBOARD_PORT = 8786, 8787
+PORT_NUMBER = re.compile(r"[0-9]{1,5}")
 MOST_WORKERS = 64
 LOCAL = re.compile(r"local:([1-9][0-9]?)")
 SCHEDULER = re.compile(r"(tls|tcp)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?")
@@ -52,6 +53,23 @@ def scheduler_url(text: str) -> str:
             hint=f"Use tls://{host}:{port}; 'particle-os farm keys' makes the keys (docs/farm.md).",
         )
     return f"{scheme}://{host}:{port}"
+
+
+def dashboard_address(text: str) -> str:
+    """The address HOST:PORT of a page without TLS and password. Raises UsageError elsewhere."""
+    host, _, port = text.rpartition(":")
+    if not is_loopback(host) or not PORT_NUMBER.fullmatch(port) or int(port) > 65535:
+        raise UsageError(
+            f"'{text}': the dashboard has no TLS and no password, so it is for loopback only",
+            hint=f"Use 127.0.0.1:{DASHBOARD_PORT}, and reach it through SSH (docs/farm.md).",
+        )
+    return text
+
+
+def loopback_host(url: str) -> str | None:
+    """The host of a scheduler's URL if it is loopback: others need not reach its workers then."""
+    host = url.partition("://")[2].rpartition(":")[0]
+    return host if is_loopback(host) else None
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,8 @@
 """The keys of a farm: a directory with a CA, a certificate and a private key, all in PEM.
 
 Scheduler, workers and clients show each other a certificate of the CA (mutual TLS). Who has the
-keys is a member, and can run programs on each worker.
+keys is a member, and can run programs on each worker and in each client: Dask unpickles what
+members send to each other.
 """
 
 from __future__ import annotations

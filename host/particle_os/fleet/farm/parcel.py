@@ -64,10 +64,13 @@ def _entry(path: Path, left: int) -> dict[str, Any]:
     return {"mode": mode, "content": text}
 
 
-def unpack(parcel: str, into: Path, limit: int = LIMIT, *, links: bool = True) -> None:
-    """Writes the files of a parcel into an empty directory. Raises Unreadable and OSError."""
+def unpack(parcel: str, into: Path, limit: int = LIMIT, *, plain: bool = False) -> None:
+    """Writes the files of a parcel into an empty directory. Raises Unreadable and OSError.
+
+    A `plain` parcel has no links. Its files get the mode 644 or 755, and its directories 755.
+    """
     entries = list(_entries(parcel, limit))
-    if not links and any("link" in entry for entry in entries):
+    if plain and any("link" in entry for entry in entries):
         raise Unreadable("a parcel of files has a link")
     # The links last: no file is written through one.
     for entry in sorted(entries, key=lambda entry: "link" in entry):
@@ -81,11 +84,18 @@ def unpack(parcel: str, into: Path, limit: int = LIMIT, *, links: bool = True) -
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with os.fdopen(os.open(place, flags, 0o600), "wb") as file:
                 file.write(base64.b64decode(entry["content"], validate=True))
-            place.chmod(entry["mode"] & 0o7777)
+            place.chmod(_mode(entry, plain=plain))
     # The modes of directories last: one of them may forbid writing.
     for entry in reversed(entries):
         if "directory" in entry:
-            (into / str(entry["name"])).chmod(entry["mode"] & 0o7777)
+            (into / str(entry["name"])).chmod(_mode(entry, plain=plain))
+
+
+def _mode(entry: dict[str, Any], *, plain: bool) -> int:
+    mode: int = entry["mode"] & 0o7777
+    if not plain:
+        return mode
+    return 0o755 if "directory" in entry or mode & stat.S_IXUSR else 0o644
 
 
 def _entries(parcel: str, limit: int) -> Iterator[dict[str, Any]]:

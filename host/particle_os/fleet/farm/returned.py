@@ -10,15 +10,16 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
-from particle_os.errors import InfrastructureError
+from particle_os.errors import EXIT_OK, InfrastructureError
+from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm import parcel
 from particle_os.fleet.farm.assignment import Assignment
 from particle_os.jobs.delivery import Delivery, image_names
+from particle_os.report.pages import POLICY, is_inert
 from particle_os.report.results import ENDINGS, Result, read_result
 from particle_os.sharing.entry import EntryName, SharedEntry
 from particle_os.sharing.shared_cache import SharedCache, SharedFiles, Unusable
@@ -78,7 +79,7 @@ def _tree(output: Path, top: Path) -> Iterator[tuple[str, Path]]:
 def earlier_answer(cache: SharedCache, key: str, work: Path) -> dict[str, Any] | None:
     """The answer in the entry that an earlier attempt has written; None without one.
 
-    Raises OSError.
+    An answer that blames the machine is none: this machine is another attempt. Raises OSError.
     """
     assert cache.target is not None
     entry = cache.has_kept(KIND, key)
@@ -89,20 +90,36 @@ def earlier_answer(cache: SharedCache, key: str, work: Path) -> dict[str, Any] |
     only = [file for file in entry.files if file.name == ANSWER]
     try:
         SharedFiles(entry.model_copy(update={"files": tuple(only)}), cache.target).fetch(place)
-        found: dict[str, Any] = json.loads(read_regular(place / ANSWER, ANSWER_LIMIT))
-        return found
+        found = _answer(place)
     except (Unusable, ValueError):
         return None
+    return None if found.is_spoilt else found.data()
+
+
+def _answer(place: Path) -> Ended:
+    """The answer in the directory with the files of an entry. Raises OSError and ValueError."""
+    try:
+        return Ended.of(json.loads(read_regular(place / ANSWER, ANSWER_LIMIT)))
+    except RecursionError as error:
+        raise ValueError("an answer is nested too deeply") from error
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The end of a build as the worker has signed it, and the log of one that is not good."""
+
+    ended: Ended
+    log: Path | None
 
 
 def take(
     cache: SharedCache, key: str, name: str, output: Path, work: Workspace,
     note: Callable[[str], None],
-) -> Path | None:  # fmt: skip
+) -> Taken:  # fmt: skip
     """Brings the files of a result into the output directory, as a build here leaves them.
 
-    Returns the log of a build that is not good. Raises InfrastructureError when the shared cache
-    has no such result, and NotPublished.
+    Raises InfrastructureError when the shared cache has no such result, or has files that do not
+    fit the signed answer, and NotPublished.
     """
     found = cache.entry(KIND, key, note)
     if found is None:
@@ -113,7 +130,7 @@ def take(
     staging = work.adopt_directory(output)
     try:
         return _deliver(found, name, staging, output)
-    except (Unusable, OSError, parcel.Unreadable, pydantic.ValidationError) as error:
+    except (Unusable, OSError, parcel.Unreadable, ValueError) as error:
         raise InfrastructureError(
             f"the result of '{name}' in the shared cache is damaged: {error}",
             hint="Build again.",
@@ -122,22 +139,36 @@ def take(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _deliver(found: SharedFiles, name: str, staging: Path, output: Path) -> Path | None:
+def _deliver(found: SharedFiles, name: str, staging: Path, output: Path) -> Taken:
     """Writes the files into `staging`, checks them, and publishes them."""
     fetched = staging / "fetched"
     fetched.mkdir(mode=0o700)
     found.fetch(fetched)
+    ended = _answer(fetched)
     text = read_regular(fetched / PARCEL, 4 * PARCEL_LIMIT).decode("ascii")
-    parcel.unpack(text, staging, PARCEL_LIMIT, links=False)
+    parcel.unpack(text, staging, PARCEL_LIMIT, plain=True)
     delivery = Delivery(name, staging, output)
     if (failed := staging / delivery.failed_directory.name).is_dir():
+        if ended.code == EXIT_OK:
+            raise OSError("a good build has no images")
         for path in list(failed.iterdir()):
             path.rename(staging / path.name)
-        return delivery.keep_evidence([])
+        _drop_active(delivery)
+        return Taken(ended, delivery.keep_evidence([]))
     result = read_result(delivery.file("result.json"))
+    if ended.code != EXIT_OK or Result.model_validate_json(ended.output) != result:
+        raise OSError("it is not the result that the build has printed")
+    _drop_active(delivery)
     _move_images(result, name, fetched, staging)
     delivery.publish(result)
-    return None
+    return Taken(ended, None)
+
+
+def _drop_active(delivery: Delivery) -> None:
+    """Replaces a report that could run scripts in the user's browser."""
+    report = delivery.file("report.html")
+    if report.exists() and not is_inert(read_regular(report, PARCEL_LIMIT)):
+        report.write_text(f"{POLICY}<p>The report of this build is not safe to open.</p>\n")
 
 
 def _move_images(result: Result, name: str, fetched: Path, staging: Path) -> None:

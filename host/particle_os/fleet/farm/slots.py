@@ -10,8 +10,9 @@ from pathlib import Path
 
 from particle_os import __version__
 from particle_os.errors import InfrastructureError
-from particle_os.fleet.farm.names import ARCHITECTURE, KVM, SLOT
-from particle_os.jobs.plan import BuildOptions
+from particle_os.fleet.farm.names import KVM, SLOT
+from particle_os.fleet.order import Order
+from particle_os.jobs.host import doctor
 from particle_os.sandbox import agent
 from particle_os.system.workspace import free_bytes
 from particle_os.vm.accel import DEVICE
@@ -75,16 +76,19 @@ def version() -> str:
     return f"particle-os-{__version__}-{agent.pack().sha256[:12]}"
 
 
-def resources(count: int, *, kvm: bool) -> dict[str, float]:
-    """The resources of a worker with so many slots."""
-    found = [SLOT, ARCHITECTURE, version(), *([KVM] if kvm else [])]
+def resources(
+    count: int, *, kvm: bool, architectures: Sequence[str] | None = None
+) -> dict[str, float]:
+    """The resources of a worker with so many slots, by default for what this machine can build."""
+    able = doctor.architectures() if architectures is None else architectures
+    found = [SLOT, *able, version(), *([KVM] if kvm else [])]
     return dict.fromkeys(found, float(count))
 
 
-def demands(options: BuildOptions) -> dict[str, float]:
-    """The resources that a build takes."""
-    found = [SLOT, ARCHITECTURE, version(), *([KVM] if options.accel == "kvm" else [])]
-    return dict.fromkeys(found, 1.0)
+def demands(order: Order) -> dict[str, float]:
+    """The resources that the build of an image takes."""
+    kvm = [KVM] if order.options.accel == "kvm" else []
+    return dict.fromkeys([SLOT, order.architecture, version(), *kvm], 1.0)
 
 
 def fitting(

@@ -124,13 +124,24 @@ def _path(what: str, path: Path) -> Diagnosis:
     return Diagnosis(what, "missing", f"{path} does not exist", advice)
 
 
+def architectures() -> list[str]:
+    """The architectures of the images that this machine can build: its own, and emulated ones."""
+    own = usual()
+    return [each.name for each in ARCHITECTURES.values() if each is own or not _lacking(each)]
+
+
+def _lacking(architecture: Architecture) -> list[str]:
+    """The programs and files that this machine lacks for images of another architecture."""
+    missing = [architecture.vm.qemu] if shutil.which(architecture.vm.qemu) is None else []
+    if firmware.find("uefi", architecture) is None:
+        missing.append(firmware.requirement(architecture))
+    return missing
+
+
 def _foreign(architecture: Architecture) -> Diagnosis:
     """Examines what images of another architecture than the host's need."""
     what, vm = f"images of {architecture.name}", architecture.vm
-    missing = [vm.qemu] if shutil.which(vm.qemu) is None else []
-    if firmware.find("uefi", architecture) is None:
-        missing.append(firmware.requirement(architecture))
-    if missing:
+    if missing := _lacking(architecture):
         detail = f"not possible: {' and '.join(missing)} not installed"
         advice = "; ".join(map(host_packages.advice, missing))
         return Diagnosis(what, "warning", detail, advice)

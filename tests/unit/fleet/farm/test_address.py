@@ -2,7 +2,7 @@
 
 import pytest
 from particle_os.errors import UsageError
-from particle_os.fleet.farm.address import FarmAddress, scheduler_url
+from particle_os.fleet.farm.address import FarmAddress, dashboard_address, scheduler_url
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,19 @@ def test_anything_else_is_no_farm(text):
     with pytest.raises(UsageError) as caught:
         FarmAddress.parse(text)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8787", "localhost:0", "[::1]:8787"])
+def test_a_dashboard_is_on_loopback(text):
+    assert dashboard_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.0.0.0:8787", ":8787", "8787", "[::]:8787", "farm.example.org:8787", "10.0.0.1:8787",
+     "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:x", "127.0.0.1:1,0.0.0.0:2", ""],
+)  # fmt: skip
+def test_a_dashboard_that_others_could_reach_is_refused(text):
+    with pytest.raises(UsageError, match="for loopback only") as caught:
+        dashboard_address(text)
+    assert "SSH" in caught.value.hint

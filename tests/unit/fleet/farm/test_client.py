@@ -2,120 +2,15 @@
 
 import json
 import queue
-from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.errors import InfrastructureError
-from particle_os.fleet import views
-from particle_os.fleet.build_process import Ended
+from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.fleet.farm.assignment import Assignment
-from particle_os.fleet.farm.client import run as farm_run
 from particle_os.fleet.farm.client.connection import Answered, FarmConnection, FarmLost, Heard
-from particle_os.fleet.farm.client.run import FarmRun
 from particle_os.fleet.farm.slots import resources, version
-from particle_os.fleet.order import Order
-from particle_os.jobs.plan import BuildOptions
 
-from ....waiting import Clock
-from ...report.pages import result, verdict
-
-GOOD = result("x", [verdict("x", "passed")]).model_dump_json().encode()
-BAD = {"error": "no space left", "hint": "free some", "tail": ["the last line"]}
-
-
-def order(name):
-    return Order(name, Path("r.yml"), BuildOptions())
-
-
-def good(name):
-    return Answered(name, Ended(0, 1.0, GOOD).data())
-
-
-def failed(name, code=5):
-    return Answered(name, Ended(code, 1.0, error=BAD).data())
-
-
-class Farm:
-    """A farm that answers each build at once, with `answer(name, worker)`."""
-
-    has_machines = True
-
-    def __init__(self, answer, workers=("w1", "w2")):
-        self.answer = answer
-        self.members = {name: resources(1, kvm=False) for name in workers}
-        self.submitted, self.cancelled, self.connections = [], [], 0
-        self.delivered = []
-        self.running = {}
-
-    @contextmanager
-    def connect(self, inbox):
-        self.connections += 1
-        self.inbox = inbox
-        yield self
-
-    def assignment(self, order):
-        return Assignment(order.name, "00")
-
-    def deliver(self, order, end):
-        self.delivered.append(order.name)
-        return end
-
-    def workers(self):
-        if isinstance(self.members, Exception):
-            raise self.members
-        return self.members
-
-    def submit(self, assignment, demands, priority, workers):
-        name = assignment.name
-        worker = min(workers) if workers else list(self.members)[len(self.submitted) % 2]
-        self.submitted.append((name, worker, priority))
-        self.running[name] = worker
-        for message in self.answer(name, worker) or ():
-            self.inbox.put(message)
-
-    def cancel(self, names):
-        self.cancelled += names
-        for name in names:
-            self.inbox.put(Answered(name))
-
-    def forget(self, name):
-        self.running.pop(name, None)
-
-
-class Seen(views.Silent):
-    def __init__(self):
-        self.lines = []
-
-    def began(self, order):
-        self.lines.append(f"{order.name} began")
-
-    def event(self, order, event):
-        self.lines.append(f"{order.name} {event.get('text') or event['event']}")
-
-    def ended(self, end):
-        self.lines.append(f"{end.order.name} {end.status}")
-
-
-@pytest.fixture
-def run(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(farm_run, "time", clock)
-    monkeypatch.setattr(farm_run, "TICK_SECONDS", 0)
-
-    def start(farm, *names, jobs=None, fail_fast=False):
-        seen, ends = Seen(), {}
-        runs = FarmRun(farm, [order(n) for n in names], seen, ends, jobs=jobs, fail_fast=fail_fast)
-        farm.clock = clock
-        runs.run()
-        return seen, ends
-
-    return start
-
-
-def on(worker, name):
-    return Heard(name, worker, [{"event": "worker", "host": worker}])
+from .played_client import Farm, failed, good, on
 
 
 def test_all_images_are_built_in_the_given_order(run):
@@ -321,7 +216,7 @@ def test_an_assignment_travels_as_one_line():
     assert line.count(b"\n") == 1
     assert Assignment.decode(line) == given
     for other in (b"", b"[]", b"{}", json.dumps({"name": "a", "key": "k", "more": 1}).encode()):
-        with pytest.raises(farm_run.ParticleError):
+        with pytest.raises(ParticleError):
             Assignment.decode(other)
 
 

@@ -202,6 +202,11 @@ def test_a_scheduler_without_keys_does_not_start(given, tmp_path):
     assert "for loopback only" in text
 
 
+def test_a_dashboard_that_others_could_reach_does_not_start(given):
+    own = ("farm", "scheduler", "--farm-keys", given[1])
+    assert "no TLS and no password" in refused(*own, "--dashboard", "0.0.0.0:8787")
+
+
 @pytest.mark.parametrize(
     "words", ["build RECIPE --on local:2", "farm scheduler", "farm worker tls://a"]
 )

@@ -1,14 +1,19 @@
 """Builds on a farm of real processes on loopback, under faults; a script plays the builds."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 from collections import Counter
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 
 import pytest
+from particle_os.errors import InfrastructureError
 from particle_os.fleet.farm import key_making, slots
+from particle_os.fleet.farm.client import connection
+from particle_os.fleet.farm.client.connection import FarmLost
 
 from ....played_farm import (
     events,
@@ -21,6 +26,7 @@ from ....waiting import until
 from ...report.pages import result, verdict
 
 pytestmark = pytest.mark.slow
+MEMBERS = {"member.scheduler", "member.worker", "member.keeper"}
 ENDED_BY_US = "ended by SIGTERM"
 
 
@@ -63,18 +69,23 @@ def test_each_image_is_built_once_on_all_workers(place, farm):
     assert found == dict.fromkeys(names, "passed") | {"bad-3": "failed", "worse-2": "invalid"}
     began = Counter(name for what, name, _ in events(place) if what == "began")
     assert set(began.values()) == {1}
+    shown = [json.loads(line) for line in (place / "client.log").read_text().splitlines()]
+    stages = [each["image"] for each in shown if each.get("phase") == "stages"]
+    assert sorted(stages) == sorted([*names, "bad-3", "worse-2"]), "the events of all builds arrive"
     assert whole(place, *names)
 
 
 def test_a_farm_of_its_own_ends_with_the_command(place, farm):
-    client = start_client(farm, "a", "b", on="local:2")
-    assert statuses(client) == {"a": "passed", "b": "passed"}
-    others = {farm.scheduler.pid, *(worker.pid for worker in farm.workers)}
-    until(
-        lambda: (
-            not [w for p, w in marked(farm.mark).items() if "127.0.0.1:0" in w and p not in others]
-        )
-    )
+    until(lambda: len(farm.dask_workers()) == 2)
+    others = {*marked(farm.mark)}
+    client = start_client(farm, "a-held", "b-held", on="local:2")
+    begun(place, 2)
+    own = marked(farm.mark).keys() - others
+    members = {kind for pid in own for kind in MEMBERS if kind in marked(farm.mark).get(pid, "")}
+    assert members == MEMBERS
+    release(place)
+    assert statuses(client) == {"a-held": "passed", "b-held": "passed"}
+    until(lambda: not own & marked(farm.mark).keys())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -180,6 +191,20 @@ def test_a_new_scheduler_gets_the_builds_of_a_dead_one(place, farm):
     release(place)
     assert statuses(client) == dict.fromkeys(("a-held", "b-held", "c"), "passed")
     assert whole(place, "a-held", "b-held", "c")
+
+
+def test_a_scheduler_that_hangs_is_given_up(farm, monkeypatch):
+    """It takes connections, and says nothing."""
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 1.0)
+    with connection.connected(farm.url, farm.keys, SimpleQueue()) as link:
+        assert until(link.workers)
+        farm.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(FarmLost):
+            link.workers()
+    with pytest.raises(InfrastructureError, match="does not answer"):
+        connection.FarmConnection(farm.url, farm.keys, SimpleQueue())
 
 
 def test_a_worker_of_another_version_gets_no_build(place):

@@ -3,17 +3,22 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 from particle_os.fleet.build_process import Ended
+from particle_os.fleet.farm import parcel
 from particle_os.fleet.farm.assignment import Assignment
 from particle_os.fleet.farm.member import task
+from particle_os.fleet.farm.member.settings import WorkerSettings
+from particle_os.fleet.farm.names import SETTINGS
 
 from ....played_farm import MARK, command, events, marked
-from ....waiting import until
+from ....waiting import HANG_SECONDS, until
 from ...report.pages import result, verdict
+from .test_returned import pair
 
 
 @pytest.fixture
@@ -88,6 +93,24 @@ def test_the_end_of_its_input_ends_the_build(place, keeper):
     keeper.stdin.close()
     keeper.wait()
     assert nothing_is_left(place)
+
+
+def test_a_keeper_that_waits_for_a_shared_cache_ends_with_its_input(place, monkeypatch):
+    """The registry takes the connection, and never answers."""
+    secret, _ = pair(place, "results")
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        url = f"oci://127.0.0.1:{registry.getsockname()[1]}/a/b"
+        settings = WorkerSettings(cache_to=url, cache_sign=str(secret))
+        monkeypatch.setenv(SETTINGS, settings.encode())
+        process = subprocess.Popen(task.KEEPER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        given = Assignment("x", "ab" * 32, parcel=parcel.pack([]), recipe="r.yml")
+        process.stdin.write(given.encode())
+        process.stdin.flush()
+        asked, _ = registry.accept()
+        with asked:
+            process.stdin.close()
+            assert process.wait(HANG_SECONDS) == 128 + signal.SIGTERM
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,23 @@ def test_files_directories_links_and_modes_arrive(tmp_path):
     assert os.readlink(there / "d/link") == "../nowhere"
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [(0o6777, 0o755), (0o4644, 0o644), (0o666, 0o644), (0o700, 0o755), (0, 0o644)],
+)
+def test_a_plain_parcel_gives_no_rights_beyond_the_usual_ones(tmp_path, given, made):
+    parcel.unpack(
+        packed(
+            {"name": "d", "directory": True, "mode": given},
+            {"name": "d/file", "mode": given, "content": content(b"#!/bin/sh\n")},
+        ),
+        tmp_path,
+        plain=True,
+    )
+    assert (tmp_path / "d").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "d/file").stat().st_mode & 0o7777 == made
+
+
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "", ".", "a\0b"])
 def test_no_name_leads_outside(tmp_path, name):
     (tmp_path / "in").mkdir()
@@ -56,7 +73,7 @@ def test_nothing_is_written_through_a_link_of_the_parcel(tmp_path):
 
 def test_results_have_no_links(tmp_path):
     with pytest.raises(Unreadable, match="link"):
-        parcel.unpack(packed({"name": "x", "link": "/etc/passwd"}), tmp_path, links=False)
+        parcel.unpack(packed({"name": "x", "link": "/etc/passwd"}), tmp_path, plain=True)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -14,8 +14,11 @@ from particle_os.fleet.farm.assignment import Assignment
 from particle_os.fleet.farm.keys import FarmKeys
 from particle_os.fleet.farm.member import task
 
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS, CLOSE_SECONDS = 30.0, 5.0
+# A scheduler that answers nothing for so long is lost.
 ANSWER_SECONDS = 60.0
+# What `distributed` raises when a scheduler takes an answer with it.
+SILENT = (OSError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,31 @@ class Heard:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer of the worker; None with a `fault`, or when the scheduler has lost the build."""
+    """The answer of the worker, which may be anything.
+
+    None with a `fault`, or when the scheduler has lost the build.
+    """
 
     name: str
-    answer: dict[str, Any] | None = None
+    answer: Any = None
     fault: str | None = None
 
 
-Inbox = SimpleQueue[Heard | Answered]
-# What `distributed` raises when a scheduler does not answer.
-SILENT = (OSError, TimeoutError, RuntimeError)
+# None only wakes the client.
+Inbox = SimpleQueue[Heard | Answered | None]
 
 
 class FarmLost(Exception):
     """The scheduler has forgotten a build, or does not answer."""
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Raises FarmLost for whatever `distributed` raises when the scheduler does not answer."""
+    try:
+        yield
+    except Exception as error:
+        raise FarmLost from error
 
 
 class FarmConnection:
@@ -73,11 +87,12 @@ class FarmConnection:
 
     def workers(self) -> dict[str, dict[str, float]]:
         """The resources of each worker, by its address. Raises FarmLost."""
-        try:
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
-        except SILENT as error:
-            raise FarmLost from error
-        return {address: dict(worker["resources"]) for address, worker in found.items()}
+        with _asking():
+            # Without a time limit, a scheduler that hangs would hold the client for ever.
+            identity = self._client.scheduler.identity  # type: ignore[union-attr]
+            asked = self._client.sync(identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)
+            found = asked["workers"]
+            return {address: dict(worker["resources"]) for address, worker in found.items()}
 
     def submit(
         self,
@@ -88,26 +103,22 @@ class FarmConnection:
     ) -> None:
         """Submits a build, for these workers only if they are given. Raises FarmLost."""
         self._count += 1
-        try:
+        with _asking():
             future = self._client.submit(
                 task.build, assignment.encode(), self._topic,
                 key=f"build-{assignment.name}-{assignment.key[:16]}-{self._count}",
                 resources=dict(demands), priority=priority, pure=False,
                 workers=list(workers) if workers is not None else None,
             )  # fmt: skip
-        except SILENT as error:
-            raise FarmLost from error
         self._futures[assignment.name] = future
         future.add_done_callback(lambda done: self._answer(assignment.name, done))
 
     def cancel(self, names: Collection[str]) -> None:
         """Cancels builds: their answers still come, without content. Raises FarmLost."""
         futures = [self._futures[name] for name in names if name in self._futures]
-        try:
+        with _asking():
             if futures:
                 self._client.cancel(futures, force=True)
-        except SILENT as error:
-            raise FarmLost from error
 
     def forget(self, name: str) -> None:
         """Releases what the scheduler keeps of a build."""
@@ -121,13 +132,20 @@ class FarmConnection:
         except FarmLost:
             pass  # The scheduler is gone, and has no builds then.
         self._futures.clear()
-        self._client.close(timeout=5)
+        # A scheduler that hangs does not say goodbye.
+        with suppress(*SILENT):
+            self._client.close(timeout=CLOSE_SECONDS)
 
     def _hear(self, event: Any) -> None:
         _, message = event
         # The scheduler has messages of its own.
         if isinstance(message, dict) and message.keys() == {"name", "worker", "events"}:
-            self._inbox.put(Heard(**message))
+            events = message["events"]
+            # Dask makes tuples of lists.
+            if isinstance(events, list | tuple) and all(
+                isinstance(event, dict) for event in events
+            ):
+                self._inbox.put(Heard(str(message["name"]), str(message["worker"]), list(events)))
 
     def _answer(self, name: str, future: Any) -> None:
         """Runs in a thread of `distributed`."""

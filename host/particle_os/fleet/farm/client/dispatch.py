@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from particle_os.fleet.order import Order
 
@@ -25,15 +25,20 @@ class Dispatch:
     def is_done(self) -> bool:
         return not self._waiting and not self.running
 
-    def any(self) -> Order:
-        """One of the builds that wait or run."""
-        return next(iter([*self._waiting, *self.running.values()]))
+    @property
+    def left(self) -> list[Order]:
+        """The builds that wait or run."""
+        return [*self._waiting, *self.running.values()]
 
-    def due(self, slots: int) -> list[Order]:
-        """The builds to begin now on a farm with so many slots; they count as running."""
-        free = min(slots, self._most or slots) - len(self.running)
-        found = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+    def due(self, slots: int, fits: Callable[[Order], bool] = lambda order: True) -> list[Order]:
+        """The builds to begin now on a farm with so many slots; they count as running.
+
+        A build that no worker takes does not hold up those after it.
+        """
+        free = max(0, min(slots, self._most or slots) - len(self.running))
+        found = [order for order in self._waiting if fits(order)][:free]
         for order in found:
+            self._waiting.remove(order)
             self.running[order.name] = order
             self.attempts[order.name] += 1
         return found

@@ -9,15 +9,16 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Protocol
 
-from particle_os.errors import EXIT_INFRASTRUCTURE, EXIT_SIGNAL, InfrastructureError, ParticleError
+from particle_os.errors import InfrastructureError
 from particle_os.fleet.build_end import BuildEnd
-from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm.assignment import Assignment
+from particle_os.fleet.farm.client.attempt import Attempt
 from particle_os.fleet.farm.client.connection import Answered, FarmLost, Heard, Inbox
 from particle_os.fleet.farm.client.dispatch import Dispatch
+from particle_os.fleet.farm.client.fetching import Fetching
 from particle_os.fleet.farm.slots import demands, fitting, misfits
 from particle_os.fleet.order import Order
 from particle_os.fleet.running import View
@@ -63,7 +64,7 @@ class BuildPlace(Protocol):
     def assignment(self, order: Order) -> Assignment: ...
 
     def deliver(self, order: Order, end: BuildEnd) -> BuildEnd:
-        """Brings the files of a build that has ended to this machine."""
+        """Brings the files of a build that has ended to this machine, in a thread."""
         ...
 
 
@@ -91,8 +92,13 @@ class FarmRun:
         self._shown: dict[str, str] = {}
         # The workers that have failed with a build.
         self._avoided: dict[str, set[str]] = {}
+        # The workers that alone may take a build, and the builds that were taken from them.
+        self._chosen: dict[str, set[str]] = {}
+        self._moved: set[str] = set()
         self._inbox: Inbox = queue.SimpleQueue()
+        self._fetching = Fetching(place.deliver, lambda: self._inbox.put(None))
         self._slots = 0
+        self._workers: dict[str, dict[str, float]] = {}
         self._count_at = 0.0
         self._lonely_since: float | None = None
         self._has_hinted = False
@@ -100,7 +106,7 @@ class FarmRun:
     def run(self) -> None:
         """Builds all images. Raises InfrastructureError when the farm is lost."""
         losses = 0
-        while not self._dispatch.is_done:
+        while not self._is_done:
             try:
                 with ExitStack() as stack:
                     self._run(self._connected(stack, is_first=losses == 0))
@@ -112,6 +118,10 @@ class FarmRun:
                         hint="Run the command again when it works: finished images stay.",
                     ) from None
                 self._begin_again()
+
+    @property
+    def _is_done(self) -> bool:
+        return self._dispatch.is_done and self._fetching.is_done
 
     def _connected(self, stack: ExitStack, *, is_first: bool) -> FarmLink:
         """A connection; a scheduler that was there before gets time to come back."""
@@ -126,19 +136,25 @@ class FarmRun:
 
     def _run(self, link: FarmLink) -> None:
         self._count_at = 0.0
-        while not self._dispatch.is_done:
+        while not self._is_done:
             self._count(link)
-            for order in self._dispatch.due(self._slots):
+            for order in self._dispatch.due(self._slots, self._fits):
                 self._submit(link, order)
             try:
                 message = self._inbox.get(timeout=TICK_SECONDS)
             except queue.Empty:
                 continue
-            self._hear(link, message)
+            for end in self._fetching.ready():
+                self._finish(link, end)
+            if message is not None:
+                self._hear(link, message)
 
     def _begin_again(self) -> None:
         """Lets the builds that ran begin again, with a new connection."""
         self._inbox = queue.SimpleQueue()
+        self._inbox.put(None)
+        self._chosen.clear()
+        self._moved.clear()
         for name, order in list(self._dispatch.running.items()):
             self._note(order, "the scheduler of the farm was lost; the build begins again")
             self._dispatch.again(name)
@@ -150,16 +166,34 @@ class FarmRun:
         if time.monotonic() < self._count_at:
             return
         self._count_at = time.monotonic() + COUNT_SECONDS
-        workers = link.workers()
-        wanted = demands(self._dispatch.any().options)
-        self._slots = fitting(workers, wanted)
-        self._complain(misfits(workers, wanted))
+        self._workers = link.workers()
+        kinds = {tuple(sorted(demands(order))) for order in self._dispatch.left}
+        self._slots = sum(
+            max((fitting({name: has}, kind) for kind in kinds), default=0)
+            for name, has in self._workers.items()
+        )
+        self._move(link)
+        self._complain()
 
-    def _complain(self, reasons: Sequence[str]) -> None:
+    def _fits(self, order: Order) -> bool:
+        return fitting(self._workers, demands(order)) > 0
+
+    def _move(self, link: FarmLink) -> None:
+        """Takes builds from chosen workers that are gone, so that others can have them."""
+        for name, chosen in list(self._chosen.items()):
+            if name in self._dispatch.running and not chosen & self._workers.keys():
+                del self._chosen[name]
+                self._moved.add(name)
+                link.cancel([name])
+
+    def _complain(self) -> None:
         """Says why nothing happens when no worker fits; raises InfrastructureError in the end."""
-        if self._slots or self._dispatch.running:
+        left = self._dispatch.left
+        is_running = any(self._shown.get(n) in self._workers for n in self._dispatch.running)
+        if not left or is_running or any(map(self._fits, left)):
             self._lonely_since, self._has_hinted = None, False
             return
+        reasons = misfits(self._workers, demands(left[0]))
         now = time.monotonic()
         if self._lonely_since is None:
             self._lonely_since = now
@@ -172,16 +206,21 @@ class FarmRun:
             )
         if alone > HINT_SECONDS and not self._has_hinted:
             self._has_hinted = True
-            self._note(self._dispatch.any(), f"waiting for a worker that fits: {why}")
+            self._note(left[0], f"waiting for a worker that fits: {why}")
 
     def _submit(self, link: FarmLink, order: Order) -> None:
         others = None
-        wanted = demands(order.options)
-        if avoided := self._avoided.get(order.name):
-            fit = {name for name, has in link.workers().items() if fitting({name: has}, wanted)}
-            others = fit - avoided or None
+        wanted = demands(order)
+        if order.name in self._avoided and (others := self._others(link, order) or None):
+            self._chosen[order.name] = others
         priority = self._priorities[order.name]
         link.submit(self._assignments[order.name], wanted, priority, others)
+
+    def _others(self, link: FarmLink, order: Order) -> set[str]:
+        """The workers that can build an image, and have not failed with it."""
+        wanted = demands(order)
+        fit = {name for name, has in link.workers().items() if fitting({name: has}, wanted)}
+        return fit - self._avoided.get(order.name, set())
 
     def _hear(self, link: FarmLink, message: Heard | Answered) -> None:
         order = self._dispatch.running.get(message.name)
@@ -190,21 +229,34 @@ class FarmRun:
         if isinstance(message, Heard):
             self._show(order, message)
             return
-        link.forget(message.name)
+        link.forget(order.name)
+        self._chosen.pop(order.name, None)
         if message.answer is None and message.fault is None:
-            if not self._stopped:
-                raise FarmLost
-            self._finish(order, BuildEnd(order, None, cancelled=True))
+            self._forgotten(link, order)
             return
-        if self._may_begin_again(link, order, message):
+        attempt = Attempt.of(message)
+        if self._may_begin_again(link, order, attempt):
             self._dispatch.again(order.name)
             return
-        end = self._end_of(order, message)
-        self._finish(order, end)
-        if self._fail_fast and end.exit_code and not self._stopped:
-            self._stopped = True
-            self._dispatch.stop()
-            link.cancel(list(self._dispatch.running))
+        self._dispatch.ended(order.name)
+        end = attempt.end(order)
+        if attempt.ended is None:
+            self._finish(link, end)
+        else:
+            self._stop_after(link, end)
+            self._fetching.put(order, end)
+
+    def _forgotten(self, link: FarmLink, order: Order) -> None:
+        """A build was cancelled, or its scheduler has lost it: raises FarmLost then."""
+        if self._stopped:
+            self._dispatch.ended(order.name)
+            self._finish(link, BuildEnd(order, None, cancelled=True))
+        elif order.name in self._moved:
+            self._moved.discard(order.name)
+            self._note(order, "its worker was lost; it begins again on another machine")
+            self._dispatch.again(order.name)
+        else:
+            raise FarmLost
 
     def _show(self, order: Order, message: Heard) -> None:
         for event in message.events:
@@ -212,7 +264,9 @@ class FarmRun:
                 self._placed(order, message.worker, str(event.get("host")))
             # A worker that was cut off still speaks of a build that another one has now.
             elif message.worker == self._shown.get(order.name):
-                self._view.event(order, event)
+                # No event of a worker is worth the other builds.
+                with suppress(LookupError, TypeError, ValueError, AttributeError):
+                    self._view.event(order, event)
 
     def _placed(self, order: Order, worker: str, host: str) -> None:
         before = self._shown.get(order.name)
@@ -232,46 +286,28 @@ class FarmRun:
         self._began(order)
         self._view.event(order, {"event": "note", "text": text})
 
-    def _may_begin_again(self, link: FarmLink, order: Order, message: Answered) -> bool:
+    def _may_begin_again(self, link: FarmLink, order: Order, attempt: Attempt) -> bool:
         """Whether a machine may be to blame for a bad end, and another one can try."""
-        if message.answer is None or self._stopped:
+        if self._stopped or self._dispatch.attempts[order.name] >= ATTEMPTS:
             return False
-        may_again = self._dispatch.attempts[order.name] < ATTEMPTS
-        code = message.answer.get("code")
-        if code is None:
-            # Something has killed the keeper of the build.
-            return may_again
-        spoilt = code == EXIT_INFRASTRUCTURE or code > EXIT_SIGNAL
-        if not self._place.has_machines or not spoilt or not may_again:
-            return False
+        if not attempt.is_spoilt or not self._place.has_machines:
+            return attempt.is_loss
         worker = self._shown.get(order.name, "")
-        avoided = self._avoided.setdefault(order.name, set())
-        avoided.add(worker)
-        wanted = demands(order.options)
-        has_other = any(
-            fitting({name: has}, wanted)
-            for name, has in link.workers().items()
-            if name not in avoided
-        )
-        if not has_other:
+        self._avoided.setdefault(order.name, set()).add(worker)
+        if not self._others(link, order):
             return False
-        error = (message.answer.get("error") or {}).get("error", f"status {code}")
-        self._note(order, f"begins again on another machine, because of: {error}")
+        self._note(order, f"begins again on another machine, because of: {attempt.why}")
         return True
 
-    def _end_of(self, order: Order, message: Answered) -> BuildEnd:
-        if message.answer is None or message.answer.get("code") is None:
-            fault = message.fault or (message.answer and message.answer.get("fault"))
-            text = f"the farm has lost the build: {fault}"
-            return BuildEnd(order, EXIT_INFRASTRUCTURE, error=InfrastructureError(text))
-        end = BuildEnd.of(order, Ended.of(message.answer))
-        try:
-            return self._place.deliver(order, end)
-        except ParticleError as error:
-            return BuildEnd(order, error.exit_code, end.seconds, error=error)
-
-    def _finish(self, order: Order, end: BuildEnd) -> None:
-        self._began(order)
-        self._dispatch.ended(order.name)
-        self._ends[order.name] = end
+    def _finish(self, link: FarmLink, end: BuildEnd) -> None:
+        self._began(end.order)
+        self._ends[end.order.name] = end
         self._view.ended(end)
+        self._stop_after(link, end)
+
+    def _stop_after(self, link: FarmLink, end: BuildEnd) -> None:
+        """With --fail-fast, the first bad end stops all other builds."""
+        if self._fail_fast and end.exit_code and not self._stopped:
+            self._stopped = True
+            self._dispatch.stop()
+            link.cancel(list(self._dispatch.running))

@@ -52,13 +52,15 @@ class FarmElsewhere:
         cache = shared_cache.of_options(options.cache_from, options.cache_keys, None, None)
         assert cache is not None
         notes: list[str] = []
-        log = returned.take(
+        taken = returned.take(
             cache, self._results[order.name], order.name, options.output_directory, self._work,
             notes.append,
         )  # fmt: skip
+        # The worker has signed its answer together with the files. Dask's says nothing more.
+        end = BuildEnd.of(order, taken.ended)
         if end.error is not None:
             # The paths and commands are those of the worker.
-            end.error.log, end.error.command = log, None
+            end.error.log, end.error.command = taken.log, None
         return end
 
 

@@ -31,8 +31,10 @@ def build(
 ) -> dict[str, Any]:
     """Builds, gives the images or the logs to the shared cache, and returns the answer.
 
-    A result that another attempt has given already is the answer, and nothing is built.
+    A result that another attempt has given already is the answer, and nothing is built, unless it
+    blames the machine of that attempt.
     """
+    _end_with_input()
     try:
         settings = WorkerSettings.of_environment()
         cache = settings.cache()
@@ -46,7 +48,6 @@ def build(
             ended = run(_command(assignment, settings, place, output), lines=assignment.lines)
             answer = ended.data()
             if not ended.cancelled:
-                _end_with_input()
                 say({"event": "phase-started", "phase": "give the result to the shared cache"})
                 returned.give(cache, assignment, answer, output, work.path)
             return answer
@@ -65,7 +66,10 @@ def _command(
 
 
 def _end_with_input() -> None:
-    """Ends this process when standard input ends, also while it waits for the shared cache."""
+    """Ends this process, and its build, when standard input ends: the worker is dead then.
+
+    This also ends a wait for a shared cache that hangs.
+    """
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1 << 16):

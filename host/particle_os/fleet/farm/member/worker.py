@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from particle_os.errors import Interrupted
-from particle_os.fleet.farm import engine
+from particle_os.fleet.farm import address, engine
 from particle_os.fleet.farm.keys import FarmKeys
 from particle_os.fleet.farm.member.scheduler import ending
 from particle_os.fleet.farm.names import SETTINGS
@@ -89,8 +89,9 @@ def _nanny(member: FarmMember, number: int) -> Any:
     name = member.name and (member.name if member.count == 1 else f"{member.name}-{number}")
     return Nanny(
         member.url, nthreads=member.slots, name=name, security=engine.security(member.url, keys),
-        resources=member.resources, memory_limit=None, dashboard=False,
-        dashboard_address="127.0.0.1:0", death_timeout=LOST, env={SETTINGS: member.builds},
+        host=address.loopback_host(member.url), resources=member.resources, memory_limit=None,
+        dashboard=False, dashboard_address="127.0.0.1:0", death_timeout=LOST,
+        env={SETTINGS: member.builds},
         plugins=(RoomCheck(member.room, member.slots),) if member.room else (),
     )  # fmt: skip
 

@@ -1,0 +1,3 @@
+"""The key of the entry that tests write."""
+
+KEY = "ab" * 20
