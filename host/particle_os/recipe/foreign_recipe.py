@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.documents import document
-from particle_os.documents.document import SIZE_LIMIT, Source
+from particle_os.documents import parsing
+from particle_os.documents.document import Source
+from particle_os.documents.parsing import SIZE_LIMIT
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.passes import advice
 from particle_os.system.regular_file import read_regular
@@ -74,7 +75,7 @@ def load(path: Path) -> Source:
     A recipe of another builder is one problem.
     """
     try:
-        source = document.load(path)
+        source = parsing.load(path)
     except InvalidDocument as invalid:
         raise _named(advice.added_to(invalid), path) from None
     _check(source)

@@ -12,7 +12,7 @@ from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os.documents import document
+from particle_os.documents import parsing
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError, printable
@@ -184,7 +184,7 @@ def own_stages(directory: Path) -> Iterator[tuple[ReferenceEntry, Path]]:
 
 def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry | Option:
     """The entry of a file stages/NAME.yml, or of one of its variables. Raises InvalidDocument."""
-    source = document.load(path)
+    source = parsing.load(path)
     description = source.root.child("description")
     declared = source.root.child(variables.KEY)
     inner = declared.value if declared is not None and isinstance(declared.value, dict) else {}

@@ -10,8 +10,9 @@ from particle_agent.contract.options import Options
 from particle_agent.stages.base import When
 
 from particle_os.documents import validation
-from particle_os.documents.document import Key, Node, Source, plain_scalar
+from particle_os.documents.document import Key, Node, Source
 from particle_os.documents.explanation import Vocabulary
+from particle_os.documents.parsing import plain_scalar
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.parameters.variables import Value, VariableKind, Variables, kind_of
 

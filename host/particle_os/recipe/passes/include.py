@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from particle_os.documents import document
-from particle_os.documents.document import NODE_LIMIT, Mark, Node, Source
+from particle_os.documents import parsing
+from particle_os.documents.document import Mark, Node, Source
+from particle_os.documents.parsing import NODE_LIMIT
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.files.directories import matching
@@ -127,7 +128,7 @@ class _Expansion:
             self._source.incomplete = True
             return []
         try:
-            included = document.load(path)
+            included = parsing.load(path)
         except InvalidDocument as invalid:
             self._source.problems += invalid.problems
             self._source.incomplete = True
