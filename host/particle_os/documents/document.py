@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,19 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
+    def copy(self) -> Node:
+        """The same value with copies of all nodes in it."""
+        value = self.value
+        if isinstance(value, dict):
+            value = {name: node.copy() for name, node in value.items()}
+        elif isinstance(value, list):
+            value = [node.copy() for node in value]
+        # `dataclasses.replace` would take longer than the parser.
+        return Node(
+            value, self.mark, self.key, self.unknown, self.written, self.made_of,
+            self.confidential, self.public, self.open, self.repeated,
+        )  # fmt: skip
+
     def child(self, part: str | int) -> Node | None:
         """The value of a key, or an item of a list; None if the key or item is missing."""
         if isinstance(self.value, dict):
@@ -96,6 +110,15 @@ class Source:
         self.left_out: list[Node] = []
         self.included: list[Node] = []
         self._withheld = Withheld()
+
+    def copy(self) -> Source:
+        """The document for another pass over it, which then does not read the file again."""
+        other = copy(self)
+        other.root = self.root.copy()
+        other.problems, other.notes = [*self.problems], [*self.notes]
+        other.left_out, other.included = [*self.left_out], [*self.included]
+        other.texts, other.files = {**self.texts}, {**self.files}
+        return other
 
     @property
     def data(self) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from particle_os.documents import validation
-from particle_os.documents.document import Node
+from particle_os.documents.document import Node, Source
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.recipe import foreign_recipe
@@ -27,8 +27,16 @@ DISK_STAGE = "qemu"
 OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length of the checks")
 
 
+def read(path: Path) -> Source:
+    """The document of a recipe, from which the other functions make each of its images.
+
+    Raises InvalidDocument for a document that is no YAML, or no recipe of particle-os.
+    """
+    return foreign_recipe.load(path)
+
+
 def load(
-    path: Path,
+    recipe: Path | Source,
     given: Mapping[str, str] | None = None,
     *,
     base: str | None = None,
@@ -42,7 +50,7 @@ def load(
     directory. Raises InvalidDocument with all problems, and UsageError for a given variable that is
     not declared.
     """
-    reading = _begin(path, given, base, allow_outside, architecture)
+    reading = _begin(recipe, given, base, allow_outside, architecture)
     run(reading, PASSES)
     return _loaded(reading)
 
@@ -73,7 +81,7 @@ def resolved(
 
 
 def images(
-    path: Path, given: Mapping[str, str] | None = None, architecture: str | None = None
+    recipe: Path | Source, given: Mapping[str, str] | None = None, architecture: str | None = None
 ) -> tuple[dict[str, str], ...]:
     """The variables of each image that a recipe makes: `given`, and values of its matrix.
 
@@ -81,7 +89,7 @@ def images(
     variable of the matrix. Raises InvalidDocument for a document that is no YAML, and
     UsageError when no image has the `given` values. `load` finds all other problems.
     """
-    source = foreign_recipe.load(path)
+    source = _document(recipe)
     wanted = matrix.for_architecture(source, given or {}, architecture)
     found = matrix.take(source)
     return tuple({**wanted, **values} for values in found.chosen(wanted))
@@ -142,14 +150,19 @@ def _left_out(notes: Sequence[Problem]) -> UsageError:
     return UsageError(str(note), hint="Set the variable with --set, or remove 'when'.")
 
 
+def _document(recipe: Path | Source) -> Source:
+    """A document of its own, because the passes change it."""
+    return recipe.copy() if isinstance(recipe, Source) else read(recipe)
+
+
 def _begin(
-    path: Path,
+    recipe: Path | Source,
     given: Mapping[str, str] | None,
     base: str | None,
     allow_outside: bool,
     architecture: str | None = None,
 ) -> Reading:
-    source = foreign_recipe.load(path)
+    source = _document(recipe)
     inside = None if allow_outside else source.path.parent
     wanted = matrix.for_architecture(source, given or {}, architecture)
     return Reading(source, matrix.variables_of(source, wanted), base, inside)

@@ -65,6 +65,7 @@ class _Expansion:
         self._source = source
         self._inside = inside
         self._count = 0
+        self._read_files: dict[Path, Source] = {}
         self._nodes = sum(1 for _ in source.root.walk())
         named = source.root.child("architecture")
         self._architecture = str(named.value) if named is not None else Recipe.architecture
@@ -128,7 +129,7 @@ class _Expansion:
             self._source.incomplete = True
             return []
         try:
-            included = parsing.load(path)
+            included = self._read(path)
         except InvalidDocument as invalid:
             self._source.problems += invalid.problems
             self._source.incomplete = True
@@ -161,6 +162,12 @@ class _Expansion:
         if own:
             _share(item, arguments, nodes)
         return nodes
+
+    def _read(self, path: Path) -> Source:
+        """The document of an included file, which is read once however often it is included."""
+        if path not in self._read_files:
+            self._read_files[path] = parsing.load(path)
+        return self._read_files[path].copy()
 
     def _check_keys(self, item: Node) -> None:
         for key, node in item.value.items():
