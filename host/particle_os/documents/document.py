@@ -95,7 +95,8 @@ class Source:
     """A parsed document with its `problems`, which are errors, and its `notes`, which are not.
 
     `lines` are those of the file, `texts` those of all YAML files, `files` their SHA-256 digests. A
-    part of an `incomplete` one is missing. `when` leaves out `left_out`, files replace `included`.
+    part of an `incomplete` one is missing. `when` leaves out `left_out`, files replace `included`,
+    and `apart` is the content of the files that replace what is left out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,6 +110,7 @@ class Source:
         self.incomplete = False
         self.left_out: list[Node] = []
         self.included: list[Node] = []
+        self.apart: list[Node] = []
         self._withheld = Withheld()
 
     def copy(self) -> Source:
@@ -117,6 +119,7 @@ class Source:
         other.root = self.root.copy()
         other.problems, other.notes = [*self.problems], [*self.notes]
         other.left_out, other.included = [*self.left_out], [*self.included]
+        other.apart = [*self.apart]
         other.texts, other.files = {**self.texts}, {**self.files}
         return other
 

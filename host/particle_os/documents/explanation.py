@@ -111,7 +111,7 @@ class _Fault:
         if self.node is not None and self.node.written and not self.of_key:
             return self.node.written
         of_key = self.of_key and isinstance(self.given, str)
-        return _quoted(shown_key(self.given) if of_key else self.given)
+        return quoted(shown_key(self.given) if of_key else self.given)
 
     @property
     def follows(self) -> bool:
@@ -195,7 +195,7 @@ def _unknown_item(fault: _Fault) -> None:
     mark = fault.source.mark((*fault.key, "type"))
     named = fault.given.get("type") if isinstance(fault.given, dict) else word
     if not isinstance(named, str):
-        message = f"type: expected a {noun}'s name, found {_quoted(named)}"
+        message = f"type: expected a {noun}'s name, found {quoted(named)}"
         fault.problem(mark, "bad-type", message)
         return
     allowed = fault.names("type")
@@ -325,7 +325,7 @@ EXPLANATIONS: Mapping[str, Callable[[_Fault], None]] = {
 }
 
 
-def _quoted(given: Any) -> str:
+def quoted(given: Any) -> str:
     """A value as a message quotes it."""
     if kind := _kind_shown(given):
         return kind

@@ -20,7 +20,7 @@ from particle_os.recipe import model
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.description.schema import common_options, of_recipes
 from particle_os.recipe.description.schema import recipes as written_form
-from particle_os.recipe.parameters import matrix, variables
+from particle_os.recipe.parameters import kinds, matrix, variables
 from particle_os.recipe.passes import include, legacy
 
 CHECKS_HEADER = """\
@@ -208,7 +208,7 @@ def _of_variable(name: str, node: Node) -> Option:
     stated = given if isinstance(given, dict) else {"default": given}
     default = stated.get("default")
     named = stated.get("type")
-    kind = named if named in variables.KINDS else variables.kind_of(default) or "value"
+    kind = named if named in kinds.KINDS else kinds.kind_of(default) or "value"
     shown = "" if default is None else json.dumps(default, ensure_ascii=False)
     described = stated.get("description")
     about = printable(described, 1000) if isinstance(described, str) else ""
