@@ -145,7 +145,8 @@ class Source:
 
     def invalid(self) -> InvalidDocument:
         """The error with all different problems, each with its line in the file, and the notes."""
-        values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in self.root.walk()}
+        nodes = (n for top in (*self.left_out, *self.apart, self.root) for n in top.walk())
+        values: dict[tuple[Path, int, int], Node] = {node.mark: node for node in nodes}
         lines = Excerpts(CParser, self.texts, values, self._withheld.removed_from)
         return InvalidDocument([*lines.added_to([*dict.fromkeys(self.problems)])], self.notes)
 

@@ -234,6 +234,9 @@ def _report(source: Source, error: Exception, mark: Any = None) -> None:
         # PyYAML quotes the handle, which may be the start of a password.
         what = re.sub("(found undefined tag handle) .*", r"\1", what)
         mark = error.problem_mark or error.context_mark
+        # A quote that is never closed is where it begins, not at the end of the file.
+        if "end of stream" in what and error.context_mark is not None:
+            mark = error.context_mark
     place = Mark(source.path, mark.line + 1, mark.column + 1) if mark else None
     # Newer versions of libyaml have their own limit, and libyaml reads ahead.
     if "maximum nesting depth" in what:

@@ -27,7 +27,7 @@ def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path
     ]
     assert lines[4:8] == [
         f"{bad_recipe}:1:1: unknown key 'nam' [unknown-key]",
-        "  | nam: …",
+        "  | nam: x",
         "  | ^",
         "  do:    did you mean 'name'?",
     ]
