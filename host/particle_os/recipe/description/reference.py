@@ -20,6 +20,7 @@ from particle_os.recipe import model
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.description.schema import common_options, of_recipes
 from particle_os.recipe.description.schema import recipes as written_form
+from particle_os.recipe.names import owners_hint
 from particle_os.recipe.parameters import kinds, matrix, variables
 from particle_os.recipe.passes import include, legacy
 
@@ -164,7 +165,10 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     for option in rest:
         options = {o.name: o for kind in inner for o in _read(kind, definitions)}
         if option not in options:
-            raise _unknown("option", option, options)
+            error = _unknown("option", option, options)
+            if near := owners_hint(option):
+                error.hint = near
+            raise error
         found, inner = options[option], list(options[option].inner)
     if isinstance(found, Option) and found.inner:
         kind = found.inner[0]
