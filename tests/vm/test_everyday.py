@@ -20,6 +20,7 @@ from .test_stages import on_disk
 TREE = {
     "etc/app/secret": ("secret\n", 0o600),
     "usr/local/bin/tool": ("#!/bin/sh\necho tool\n", 0o4755),
+    "usr/local/bin/sender": ("#!/bin/sh\necho sender\n", 0o2755),
     "usr/local/bin/plain": ("#!/bin/sh\n", 0o644),
     "home/admin/.config/app": ("mine\n", 0o640),
     "root/note": ("note\n", 0o644),
@@ -199,6 +200,7 @@ def test_every_check_holds_in_the_booted_image(everyday: tuple[dict[str, Any], P
         # Files of the tree keep their modes, and those in a home belong to its user.
         ("/etc/app/secret", "0600", 0, 4),
         ("/usr/local/bin/tool", "04755", 0, 0),
+        ("/usr/local/bin/sender", "02755", 0, 0),
         ("/usr/local/bin/plain", "0755", 0, 0),
         ("/home/admin/.config", "0700", 1000, 1000),
         ("/home/admin/.config/app", "0640", 1000, 1000),

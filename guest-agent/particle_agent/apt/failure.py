@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from particle_agent.contract import debian_components
 from particle_agent.errors import NetworkError, StageError
 
 UNREACHABLE = re.compile(
@@ -106,11 +107,6 @@ KNOWN = (
         "Permit it with 'allow-downgrades: true'.",
     ),
 )
-# Names of packages in components that images do not have by default.
-ELSEWHERE = {
-    "non-free-firmware": re.compile(r"firmware-(?!linux-free)|.*-microcode$|.*-firmware$"),
-    "contrib or non-free": re.compile(r"nvidia-|broadcom-sta|rar$|unrar$|steam|zfs"),
-}
 MISSING = re.compile(
     r"Unable to locate package (?P<name>\S+)|Package '?(?P<other>[^' ]+)'? has no installation"
 )
@@ -146,9 +142,7 @@ def _missing_hint(text: str) -> str | None:
     if match is None:
         return None
     name = match["name"] or match["other"]
-    for component, names in ELSEWHERE.items():
-        if names.match(name):
-            return (
-                f"The component {component} may have it: see 'components' of the stage 'sources'."
-            )
+    if wanted := debian_components.of(name):
+        component = " or ".join(wanted)
+        return f"The component {component} may have it: see 'components' of the stage 'sources'."
     return "Check the name with 'apt-cache policy' against the suite of the base image."

@@ -64,9 +64,9 @@ def _is_for_shell(program: str, word: str) -> bool:
     return program not in WITH_PATTERNS and bool(looks_like_files)
 
 
-def has_syntax(text: str) -> bool:
-    """Whether a text holds syntax that only a shell understands."""
-    return SYNTAX.search(text) is not None
+def needs_shell(text: str) -> bool:
+    """Whether only a shell understands a text."""
+    return SYNTAX.search(text) is not None or text.split()[:1] in [[word] for word in WORDS]
 
 
 def as_script(text: str) -> str:

@@ -9,10 +9,11 @@ although a stage might have brought it is an error of the stage that has the nee
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Self
 
 from particle_agent.contract import debian
@@ -63,15 +64,34 @@ class Need:
 
     def is_brought_by(self, package: str) -> bool:
         """Whether the package is known to bring it."""
-        names = {package, in_facts(package)}
-        return any(fnmatchcase(name, pattern) for name in names for pattern in self.packages)
+        return any(is_one_of(name, self.packages) for name in {package, in_facts(package)})
 
     def within(self, suite: str) -> Self:
         """The need without the packages that do not bring it in a released suite of Debian."""
         others = debian.EXCEPTIONS.get(f"{suite}: {in_facts(self.what)}", ())
-        return replace(self, packages=tuple(one for one in self.packages if one not in others))
+        return self.without(others) if others else self
+
+    def without(self, packages: Collection[str]) -> Self:
+        """The need that `packages` do not bring."""
+        return replace(self, packages=tuple(one for one in self.packages if one not in packages))
 
 
+def is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name matches one of the fnmatch(3) patterns."""
+    names, others = _prepared(patterns)
+    return name in names or others.match(name) is not None
+
+
+# Recipes ask for the same few lists of up to a hundred patterns, thousands of times.
+@functools.lru_cache(maxsize=256)
+def _prepared(patterns: tuple[str, ...]) -> tuple[frozenset[str], re.Pattern[str]]:
+    """The patterns that are plain names, and all others as one regular expression."""
+    others = [one for one in patterns if set("*?[") & set(one)]
+    joined = "|".join(map(fnmatch.translate, others)) if others else r"(?!)"
+    return frozenset(patterns) - frozenset(others), re.compile(joined)
+
+
+@functools.lru_cache(maxsize=4096)
 def in_facts(name: str) -> str:
     """The name of a package in the facts about Debian, which are those of amd64.
 

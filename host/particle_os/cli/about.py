@@ -11,7 +11,7 @@ import click
 from particle_os import __version__
 from particle_os.cli.command import OutputStyle, command, say_json, with_output
 from particle_os.cli.usage import completion
-from particle_os.recipe.description import reference, schema
+from particle_os.recipe.description import own_schema, reference
 
 
 @command("explain")
@@ -48,8 +48,11 @@ def completion_command(output: OutputStyle, shell: str) -> None:
 )
 @with_output
 def schema_command(output: OutputStyle, included: bool) -> None:
-    """Print the JSON Schema of recipes (Draft 7), for editors."""
-    found = schema.included() if included else schema.recipes()
+    """Print the JSON Schema of recipes (Draft 7), for editors.
+
+    The files stages/NAME.yml of this directory are stages in it, too.
+    """
+    found = own_schema.included(Path()) if included else own_schema.recipes(Path())
     say_json(json.dumps(found, indent=2, sort_keys=True))
 
 

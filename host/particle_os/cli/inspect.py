@@ -62,7 +62,8 @@ def inspect_command(
     if options.architecture is not None and recipe is None and not is_base:
         raise UsageError(f"--architecture is not for disk images, and {what} is one")
     if resolved and recipe is None:
-        raise UsageError(f"--resolved is for recipes, and {what} is none")
+        hint = "Name a recipe: a file that ends with .yml, or one of 'particle-os list recipes'."
+        raise UsageError(f"--resolved is for recipes, and {what} is none", hint=hint)
     if options.variables and recipe is None:
         raise UsageError(f"--set is for recipes, and {what} is none", hint=_as_file(what))
     if recipe is not None:

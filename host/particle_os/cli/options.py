@@ -29,6 +29,7 @@ from particle_os.vm.image_format import FORMATS
 
 # A helper VM does not work with less memory, nor with a smaller scratch disk.
 LEAST_BYTES = 512 << 20
+SIZE = r"[1-9][0-9]{0,6}[MGmg]"
 OUTPUT_DIRECTORY = Path("out")
 RECIPES = (".yml", ".yaml")
 IMAGES = (".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhd", ".vhdx", ".iso")
@@ -95,8 +96,10 @@ def build_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    if not re.fullmatch(r"[1-9][0-9]{0,6}[MGmg]", value):
-        raise click.BadParameter("expected a size such as 2G or 1536M")
+    if not re.fullmatch(SIZE, value):
+        short = re.sub(r"(?i)\s*(?<=[MG\s\d])i?B$", "", value).replace(" ", "")
+        meant = f"; did you mean '{short.upper()}'?" if re.fullmatch(SIZE, short) else ""
+        raise click.BadParameter(f"expected a size such as 2G or 1536M, found '{value}'{meant}")
     wanted = bytes_of(value.upper())
     if wanted < LEAST_BYTES:
         raise click.BadParameter(f"at least {LEAST_BYTES >> 20}M is needed")

@@ -48,7 +48,10 @@ def stage_run_command(
     output: OutputStyle, kind: str, options_path: Path, base_reference: str,
     output_path: Path | None, options: BuildOptions,
 ) -> None:  # fmt: skip
-    """Run the stage TYPE alone on a base image, in a helper VM, and show the result."""
+    """Run the stage TYPE alone on a base image, in a helper VM, and show the result.
+
+    TYPE is also the name of a file stages/TYPE.yml with one stage, beside FILE.
+    """
     if output_path is not None and output_path.suffix != ".tar":
         raise UsageError(
             f"--output: expected a name that ends with .tar, found '{output_path}'",

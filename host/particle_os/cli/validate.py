@@ -18,6 +18,7 @@ from particle_os.cli.command import (
 )
 from particle_os.cli.options import ALLOW_OUTSIDE, ARCHITECTURE, VARIABLES, RecipeType, given_recipe
 from particle_os.cli.usage import completion
+from particle_os.documents.document import Source
 from particle_os.errors import EXIT_USAGE, InvalidDocument, Problem
 from particle_os.recipe import loading
 from particle_os.recipe.model import LoadedRecipe
@@ -57,10 +58,12 @@ def validate_command(
     problems: list[Problem] = []
     notes: list[Problem] = []
     unknown: list[dict[str, NoSuchVariable]] = []
-    for path, values in _images(recipes, variables, architecture):
+    for recipe, values in _images(recipes, variables, architecture):
         try:
             unknown.append({})
-            notes += _load_with(path, values, unknown[-1], allow_outside, architecture).notes
+            if isinstance(recipe, InvalidDocument):
+                raise recipe
+            notes += _load_with(recipe, values, unknown[-1], allow_outside, architecture).notes
         except InvalidDocument as invalid:
             problems += invalid.problems
             notes += invalid.notes
@@ -77,15 +80,19 @@ def validate_command(
 
 def _images(
     recipes: Sequence[Path], variables: Mapping[str, str], architecture: str | None
-) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Each image of each recipe: the file, and the values of its variables."""
+) -> Iterator[tuple[Source | InvalidDocument, dict[str, str]]]:
+    """Each image of each recipe: the document, which is read once, and the variables' values.
+
+    A file that is no document is one image, with its error in place of the document.
+    """
     for path in recipes:
         try:
-            images = loading.images(path, variables, architecture)
-        except InvalidDocument:
-            # The load finds the same problems.
-            images = (dict(variables),)
-        yield from ((path, values) for values in images)
+            recipe = loading.read(path)
+        except InvalidDocument as invalid:
+            yield invalid, {}
+            continue
+        for values in loading.images(recipe, variables, architecture):
+            yield recipe, values
 
 
 def _show(
@@ -106,7 +113,7 @@ def _show(
 
 
 def _load_with(
-    path: Path,
+    recipe: Source,
     variables: dict[str, str],
     unknown: dict[str, NoSuchVariable],
     allow_outside: bool,
@@ -116,7 +123,7 @@ def _load_with(
     while True:
         try:
             return loading.load(
-                path, variables, allow_outside=allow_outside, architecture=architecture
+                recipe, variables, allow_outside=allow_outside, architecture=architecture
             )
         except NoSuchVariable as error:
             unknown[error.given] = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -48,18 +49,28 @@ def conceal(node: Node, *, public: bool = False) -> None:
 
 def _mark_options(node: Node, kind: Any) -> None:
     if not isinstance(node.value, dict):
-        if any(_holds_confidential(hint) for hint in field_types(kind).values()):
+        if any(markers for _, _, markers in _options(kind)):
             conceal(node)
         return
-    for name, hint in field_types(kind).items():
-        value = node.value.get(kebab_case(name))
-        if value is not None and not _is_open(node, hint):
+    for name, hint, markers in _options(kind):
+        value = node.value.get(name)
+        if value is not None and not _is_open(node, markers):
             mark(value, hint)
 
 
-def _is_open(options: Node, hint: Any) -> bool:
+@functools.cache
+def _options(kind: type) -> tuple[tuple[str, Any, tuple[Confidential, ...]], ...]:
+    """The name, the annotated type and the marks of each option of a class.
+
+    The result is cached: finding the marks takes longer than setting them.
+    """
+    hints = field_types(kind).items()
+    return tuple((kebab_case(name), hint, tuple(_markers(hint))) for name, hint in hints)
+
+
+def _is_open(options: Node, markers: tuple[Confidential, ...]) -> bool:
     """Whether the other options of a confidential value allow messages to show it."""
-    for marker in _markers(hint):
+    for marker in markers:
         named = options.child(marker.option) if marker.option else None
         # The other value of a repeated key may be the right one.
         if named is not None and not named.repeated and named.value in marker.open_with:
@@ -72,10 +83,6 @@ def _possible(node: Node, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     tag = node.child("type")
     named = [k for k in kinds if tag is not None and getattr(k, "type", None) == tag.value]
     return tuple(named) or kinds
-
-
-def _holds_confidential(hint: Any) -> bool:
-    return any(True for _ in _markers(hint))
 
 
 def _markers(hint: Any) -> Iterator[Confidential]:

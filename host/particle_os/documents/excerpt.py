@@ -1,8 +1,10 @@
 """Makes the line of a document that a message shows with a caret, without secrets.
 
 A line has the keys of the document, its punctuation, and the values that are `open`: their types
-declare them, and as not confidential. Anything else might be a password under a misspelt key, and
-becomes HIDDEN. A line that holds a confidential value is not shown.
+declare them, and as not confidential. Anything else might be a password under a misspelt key: it is
+shown if it consists of ordinary words (see `ordinary`), and becomes HIDDEN otherwise. Beside a
+confidential value, which is HIDDEN, only open values are shown. A line of a confidential value that
+has several lines is not shown.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from particle_os.documents.ordinary import holds_secrets, is_ordinary, names_secret
 from particle_os.documents.words import shown_key, unlike_a_path
 from particle_os.errors import Excerpt, Problem, printable, without_credentials
 
@@ -24,6 +27,9 @@ HIDDEN = "…"
 LINE_SHOWN, VALUE_SHOWN, BEFORE_SHOWN = 100, 60, 60
 # In characters: no longer line of a file is shown.
 LINE_READ = 1000
+# Behind a syntax error: a word, or what divides words. Marks begin anchors, aliases and tags.
+_WORD = re.compile(r"[\s\[\]{},:'\"|>]+|[^\s\[\]{},:'\"|>]+")
+_MARKS = ("!", "&", "*")
 # Everything else outside of keys and values may be a comment, an anchor or a tag.
 _NO_PUNCTUATION = re.compile(r"[^\s\[\]{},:?\-'\"|>+]+")
 
@@ -51,6 +57,24 @@ class _Token:
     is_key: bool
     text: str
     is_marked: bool
+    # Whether a key above it, or the key itself, has the name of one that holds secrets.
+    below_secret: bool
+
+    @property
+    def of_several_lines(self) -> bool:
+        return self.line != self.end_line
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The tokens of a document by their lines.
+
+    Behind the place `end`, a syntax error leaves the text without tokens; `below_secret` as there.
+    """
+
+    by_line: Mapping[int, list[_Token]]
+    end: tuple[int, int] | None = None
+    below_secret: bool = False
 
 
 class Excerpts:
@@ -71,7 +95,7 @@ class Excerpts:
         self._texts = texts
         self._values = values
         self._presentable = presentable
-        self._lines: dict[Path, Mapping[int, list[_Token]]] = {}
+        self._lines: dict[Path, _Tokens] = {}
 
     def added_to(self, problems: Sequence[Problem]) -> Iterator[Problem]:
         """The problems with their lines; a line that may not be shown is left out."""
@@ -85,13 +109,17 @@ class Excerpts:
         if number >= len(lines) or len(lines[number]) > LINE_READ:
             return None
         if path not in self._lines:
-            self._lines[path] = _by_line(self._texts[path], self._parser)
-        tokens = [(token, self._value(path, token)) for token in self._lines[path].get(number, [])]
-        if any(value is not None and value.confidential for _, value in tokens):
+            self._lines[path] = _read(self._texts[path], self._parser)
+        found = self._lines[path]
+        tokens = [(token, self._value(path, token)) for token in found.by_line.get(number, [])]
+        secret = [token for token, value in tokens if value is not None and value.confidential]
+        if any(token.of_several_lines for token in secret):
             return None
         line = self._texts[path][number]
         shown, caret, at = "", None, 0
-        for begin, end, text in self._parts(number, line, tokens):
+        broken = found.end is not None and number >= found.end[0]
+        words = broken and not self._is_secret(found, lines, number)
+        for begin, end, text in self._parts(number, line, tokens, bool(secret), words):
             if caret is None and column < end:
                 inside = column - begin if text == line[begin:end] else 0
                 caret = len(shown) + len(printable(text[:inside]))
@@ -105,27 +133,60 @@ class Excerpts:
         return None if token.is_key else self._values.get((path, token.line + 1, token.column + 1))
 
     def _parts(
-        self, number: int, line: str, tokens: Sequence[tuple[_Token, Presentable | None]]
+        self,
+        number: int,
+        line: str,
+        tokens: Sequence[tuple[_Token, Presentable | None]],
+        beside_secret: bool,
+        words: bool,
     ) -> Iterator[tuple[int, int, str]]:
-        """The line in parts, each with its beginning and end in the line and its shown text."""
+        """The line in parts, each with its beginning and end in the line and its shown text.
+
+        With `words`, ordinary words outside of the tokens are shown.
+        """
         at = 0
         for token, value in tokens:
             begin = token.column if token.line == number else 0
             end = token.end_column if token.end_line == number else len(line)
             yield from _between(line, at, begin)
-            yield begin, end, self._shown(token, value, line[begin:end])
+            yield begin, end, self._shown(token, value, line[begin:end], beside_secret)
             at = end
-        yield from _between(line, at, len(line))
+        yield from self._rest(line, at) if words else _between(line, at, len(line))
 
-    def _shown(self, token: _Token, value: Presentable | None, text: str) -> str:
-        several = token.line != token.end_line
-        if several or token.is_marked or unlike_a_path(token.text):
+    def _shown(
+        self, token: _Token, value: Presentable | None, text: str, beside_secret: bool
+    ) -> str:
+        if token.of_several_lines or token.is_marked or unlike_a_path(token.text):
             return HIDDEN
         if token.is_key:
-            return text if shown_key(token.text) == token.text else shown_key(token.text)
-        known = value is not None and value.open and not value.unknown
-        harmless = without_credentials(text) == text and self._presentable(text) == text
-        return text if known and harmless and len(text) <= VALUE_SHOWN else HIDDEN
+            plain = not beside_secret and is_ordinary(token.text) and self._is_harmless(text)
+            return text if plain or shown_key(token.text) == token.text else shown_key(token.text)
+        secret = value is not None and value.confidential
+        known = value is not None and value.open and not (value.unknown or secret)
+        unknown = not (secret or beside_secret or token.below_secret) and is_ordinary(token.text)
+        return text if (known or unknown) and self._is_harmless(text) else HIDDEN
+
+    def _is_harmless(self, text: str) -> bool:
+        same = without_credentials(text) == text and self._presentable(text) == text
+        return same and len(text) <= VALUE_SHOWN
+
+    def _is_secret(self, found: _Tokens, lines: Sequence[str], number: int) -> bool:
+        """Whether what a syntax error leaves without tokens may belong to a secret."""
+        assert found.end is not None
+        first, column = found.end
+        # The error may have ended a text of several lines.
+        text = "\n".join(lines[first : number + 1])[column:]
+        return found.below_secret or len(text) > LINE_READ or names_secret(text)
+
+    def _rest(self, line: str, begin: int) -> Iterator[tuple[int, int, str]]:
+        """The rest of a line behind a syntax error, with its ordinary words."""
+        text = line[begin:]
+        if comment := re.search(r"(^|\s)#", text):
+            text = text[: comment.start()]
+        for found in _WORD.finditer(text):
+            first, last = begin + found.start(), begin + found.end()
+            plain = is_ordinary(found[0]) and not found[0].startswith(_MARKS)
+            yield first, last, found[0] if plain and self._is_harmless(found[0]) else HIDDEN
 
 
 def _between(line: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
@@ -154,41 +215,61 @@ def _bounded(text: str, caret: int) -> Excerpt:
     return Excerpt(cut, caret - begin)
 
 
-def _by_line(lines: Sequence[str], parser: Any) -> Mapping[int, list[_Token]]:
-    """The tokens of a document by their lines; of a wrong document, those before the error."""
+def _read(lines: Sequence[str], parser: Any) -> _Tokens:
+    """The tokens of a document; of a wrong document, those before the error."""
     found: dict[int, list[_Token]] = defaultdict(list)
+    open_: list[_Collection] = []
+    end = (0, 0)
     try:
-        for token in _tokens("\n".join(lines), parser):
+        for token in _tokens("\n".join(lines), parser, open_):
             last = token.end_line + (token.end_column > 0 or token.end_line == token.line)
+            end = token.end_line, token.end_column
             for line in range(token.line, last):
                 found[line].append(token)
     except (yaml.YAMLError, ValueError, OverflowError):
-        pass
-    return found
+        return _Tokens(found, end, _below_secret(open_))
+    return _Tokens(found)
 
 
-def _tokens(text: str, parser: Any) -> Iterator[_Token]:
-    # For each open collection, whether its next child is a key; None in a list.
-    open_: list[bool | None] = []
+@dataclass
+class _Collection:
+    """An open collection: whether its next child is a key (None in a list), and the last key."""
+
+    is_key: bool | None
+    key: str = ""
+
+
+def _tokens(text: str, parser: Any, open_: list[_Collection]) -> Iterator[_Token]:
+    """The tokens of a document; `open_` are the collections around the last one."""
     for event in yaml.parse(text, Loader=parser):
         if isinstance(event, yaml.CollectionEndEvent):
             open_.pop()
-        is_key = bool(open_ and open_[-1])
+        is_key = bool(open_ and open_[-1].is_key)
         if isinstance(event, yaml.ScalarEvent):
-            yield _token(event, is_key)
+            if is_key:
+                open_[-1].key = str(event.value)
+            yield _token(event, is_key, _below_secret(open_))
         if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent) and open_:
-            _turn(open_, event)
+            _turn(open_[-1], event)
         if isinstance(event, yaml.CollectionStartEvent):
-            open_.append(True if isinstance(event, yaml.MappingStartEvent) else None)
+            is_mapping = isinstance(event, yaml.MappingStartEvent)
+            open_.append(_Collection(True if is_mapping else None))
 
 
-def _turn(open_: list[bool | None], event: Any) -> None:
+def _below_secret(open_: Sequence[_Collection]) -> bool:
+    return any(holds_secrets(each.key) for each in open_ if each.key)
+
+
+def _turn(around: _Collection, event: Any) -> None:
     """After a whole key comes a value, and after a whole value a key."""
-    if not isinstance(event, yaml.CollectionStartEvent) and open_[-1] is not None:
-        open_[-1] = not open_[-1]
+    if not isinstance(event, yaml.CollectionStartEvent) and around.is_key is not None:
+        around.is_key = not around.is_key
 
 
-def _token(event: Any, is_key: bool) -> _Token:
+def _token(event: Any, is_key: bool, below_secret: bool) -> _Token:
     begin, end = event.start_mark, event.end_mark
     marked = event.tag is not None or event.anchor is not None
-    return _Token(begin.line, begin.column, end.line, end.column, is_key, str(event.value), marked)
+    return _Token(
+        begin.line, begin.column, end.line, end.column, is_key, str(event.value), marked,
+        below_secret,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from particle_agent.contract import keys
-from particle_agent.contract.commands import as_script, has_syntax
+from particle_agent.contract.commands import as_script, needs_shell
 from particle_agent.contract.hosts import LIST, WORD
 from particle_agent.contract.options import Faults, guess_for
 
@@ -59,7 +60,9 @@ class Vocabulary:
     gives the replacement for an unknown word and `number_hints` the replacement for a number, both
     by the option's name. `synonyms` are words of other programs for a key, and
     `key_hints` say what takes the place of an unknown key or item. The options in
-    `commands` are split as a shell splits them.
+    `commands` are split as a shell splits them. `elsewhere` says where an unknown key belongs,
+    `container` what to write in place of a value that must be a mapping, and `rules` what to do
+    about a broken rule, by a part of its message.
     """
 
     names: Callable[[Key], Iterable[str]]
@@ -70,8 +73,20 @@ class Vocabulary:
     hints: Mapping[str, str] = field(default_factory=dict)
     number_hints: Mapping[str, str] = field(default_factory=dict)
     commands: Collection[str] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     key_hints: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Callable[[Key], str | None] = lambda key: None
+    container: Callable[[Key, Any], str | None] = lambda key, given: None
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    def meant(self, word: str, allowed: list[str]) -> str | None:
+        """The word in `allowed` that was probably meant by `word`."""
+        known = self.synonyms.get(word, ())
+        return next((each for each in known if each in allowed), None) or nearest(word, allowed)
+
+    def rule_hint(self, message: str) -> str | None:
+        """What to do about a broken rule."""
+        return next((hint for part, hint in self.rules.items() if part in message), None)
 
 
 class _Fault:
@@ -111,7 +126,7 @@ class _Fault:
         if self.node is not None and self.node.written and not self.of_key:
             return self.node.written
         of_key = self.of_key and isinstance(self.given, str)
-        return _quoted(shown_key(self.given) if of_key else self.given)
+        return quoted(shown_key(self.given) if of_key else self.given)
 
     @property
     def follows(self) -> bool:
@@ -133,8 +148,14 @@ class _Fault:
 
     def meant(self, word: str, allowed: list[str]) -> str | None:
         """The word in `allowed` that was probably meant by `word`."""
-        known = self.words.synonyms.get(word)
-        return known if known in allowed else nearest(word, allowed)
+        return self.words.meant(word, allowed)
+
+    def is_clear(self, word: str, allowed: list[str]) -> bool:
+        """Whether one of the words is meant for certain."""
+        spelled = word.replace("_", "-").lower()
+        if any(each in allowed for each in self.words.synonyms.get(word, ())):
+            return True
+        return bool(difflib.get_close_matches(spelled, allowed, n=1, cutoff=0.8))
 
     def problem(self, mark: Mark, code: str, message: str, hint: str | None = None) -> None:
         self.source.problem(mark, code, message, hint)
@@ -179,8 +200,11 @@ def _is_tag(node: Node | None, part: int | str) -> bool:
 
 def _unknown_key(fault: _Fault) -> None:
     allowed = list(fault.words.names(fault.key[:-1]))
-    known = fault.words.key_hints.get(fault.name)
-    hint = known or did_you_mean(fault.meant(fault.name.rstrip(":=…"), allowed), allowed)
+    word = fault.name.rstrip(":=…")
+    hint = fault.words.key_hints.get(fault.name)
+    if hint is None and not fault.is_clear(word, allowed):
+        hint = fault.words.elsewhere(fault.key)
+    hint = hint or did_you_mean(fault.meant(word, allowed), allowed)
     mark = fault.source.mark(fault.key, of_key=True)
     fault.problem(mark, "unknown-key", f"unknown key '{fault.name}'", hint)
 
@@ -195,7 +219,7 @@ def _unknown_item(fault: _Fault) -> None:
     mark = fault.source.mark((*fault.key, "type"))
     named = fault.given.get("type") if isinstance(fault.given, dict) else word
     if not isinstance(named, str):
-        message = f"type: expected a {noun}'s name, found {_quoted(named)}"
+        message = f"type: expected a {noun}'s name, found {quoted(named)}"
         fault.problem(mark, "bad-type", message)
         return
     allowed = fault.names("type")
@@ -229,10 +253,12 @@ def _wrong_container(fault: _Fault) -> None:
         hint = None if unlikely else f"write [{', '.join(items)}]"
         if fault.words.is_item((*fault.key, 0)):
             hint = f"write '- type: {fault.given}' in a line below" if hint else None
-        if hint and is_command and isinstance(fault.given, str) and has_syntax(fault.given):
+        if hint and is_command and isinstance(fault.given, str) and needs_shell(fault.given):
             hint = as_script(fault.given)
     elif fault.words.is_item(fault.key):
         hint = _meant_item(fault)
+    elif wanted == "a mapping":
+        hint = fault.words.container(fault.key, fault.given)
     message = f"{fault.name or 'document'}: expected {wanted}, found {fault.shown}"
     fault.problem(fault.mark, "bad-type", message, hint)
 
@@ -250,12 +276,14 @@ def _broken_rule(fault: _Fault) -> None:
     error = fault.context["error"]
     if isinstance(error, Faults):
         for place, message in error.found:
-            fault.problem(fault.source.mark((*fault.key, *place)), "bad-value", message)
+            mark, hint = fault.source.mark((*fault.key, *place)), fault.words.rule_hint(message)
+            fault.problem(mark, "bad-value", message, hint)
         return
     message = str(error)
     # The message begins with the name of the option that is at fault.
     named = fault.source.node((*fault.key, message.partition(":")[0]))
-    fault.problem(named.mark if named else fault.mark, "bad-value", message)
+    mark, hint = named.mark if named else fault.mark, fault.words.rule_hint(message)
+    fault.problem(mark, "bad-value", message, hint)
 
 
 def _not_accepted(fault: _Fault) -> None:
@@ -325,7 +353,7 @@ EXPLANATIONS: Mapping[str, Callable[[_Fault], None]] = {
 }
 
 
-def _quoted(given: Any) -> str:
+def quoted(given: Any) -> str:
     """A value as a message quotes it."""
     if kind := _kind_shown(given):
         return kind

@@ -16,7 +16,6 @@ from particle_agent.contract.options import Options, kebab_case
 
 from particle_os.documents.document import Source
 from particle_os.documents.explanation import RULE, UNKNOWN_KEY, Vocabulary, explain, path_of
-from particle_os.documents.words import nearest
 
 T = TypeVar("T")
 # The most errors of one document that are reported.
@@ -111,7 +110,7 @@ def _broken_rules(source: Source, kind: type, found: list[Any], words: Vocabular
         *path, name = path_of(source, item["loc"])
         mapping = functools.reduce(lambda value, part: value[part], path, data)
         value = mapping.pop(name)
-        if near := nearest(str(name), words.names(tuple(path))):
+        if near := words.meant(str(name), list(words.names(tuple(path)))):
             mapping.setdefault(near, value)
     try:
         if unknown:

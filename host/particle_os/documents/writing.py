@@ -1,4 +1,4 @@
-"""Writes data as YAML that `document.load` reads as the same data."""
+"""Writes data as YAML that `parsing.load` reads as the same data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from particle_os.documents.document import plain_scalar
+from particle_os.documents.parsing import plain_scalar
 from particle_os.errors import whole_line
 
 

@@ -126,10 +126,9 @@ def _with_secrets(
     stages = loaded.recipe.stages
     if not any(stage.secrets for stage in stages):
         return loaded, {}
-    places = [place.path for place in loaded.places]
     directory = None if options.allow_outside else loaded.path.parent
     sources = secrets.SecretSources(os.environ, options.allow_env, directory)
-    stages, values = secrets.resolve(stages, places, sources, cache_directory())
+    stages, values = secrets.resolve(stages, loaded.places, sources, cache_directory())
     return replace(loaded, recipe=replace(loaded.recipe, stages=stages)), values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from particle_agent.contract.options import Between, OneOrMore, Options, Place, 
 from particle_agent.contract.values import InterfaceAddress, IpAddress
 from particle_agent.stages.settings.network import Interface, Network
 
+from particle_os.documents.annotations import field_types
 from particle_os.errors import UsageError
 from particle_os.recipe.checks.base import MemorySize
 
@@ -63,6 +65,13 @@ class Devices(Options):
 
 
 USUAL_DEVICES = Devices()
+
+
+def kinds_of(option: str) -> tuple[str, ...]:
+    """The words for the kinds of disk or of network card."""
+    several, *_ = typing.get_args(field_types(Devices)[option])
+    item, *_ = typing.get_args(several)
+    return typing.get_args(item)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Iterator
-from dataclasses import replace
 
 from particle_agent.contract import debian
 from particle_agent.contract.needs import Need
@@ -51,6 +50,37 @@ POCKETS = (
 )  # fmt: skip
 
 
+class _Before:
+    """The stages before one stage, which may bring its needs in a suite."""
+
+    def __init__(self, suite: str) -> None:
+        self._suite = suite
+        self.stages: list[StageOptions] = []
+        # What brings a need brings it to all later stages, until one of them removes packages.
+        self._brought: set[tuple[str, tuple[str, ...]]] = set()
+
+    def add(self, stage: StageOptions) -> None:
+        self.stages.append(stage)
+        if stage.removes():
+            self._brought.clear()
+
+    def may_bring(self, need: Need) -> bool:
+        if (need.what, need.packages) not in self._brought and not self._bring(
+            need.within(self._suite)
+        ):
+            return False
+        self._brought.add((need.what, need.packages))
+        return True
+
+    def _bring(self, need: Need) -> bool:
+        gone: set[str] = set()
+        for stage in reversed(self.stages):
+            if stage.may_bring(need.without(gone) if gone else need):
+                return True
+            gone.update(stage.removes())
+        return False
+
+
 def check(
     source: Source,
     stages: tuple[StageOptions, ...],
@@ -79,25 +109,26 @@ def check(
     known = ARCHITECTURES[architecture]
     there = BASE | WITHIN.get(suite, frozenset())
     applying = [(i, stage) for i, stage in enumerate(stages) if stage.applies(architecture)]
+    before = _Before(suite)
     for position, (index, stage) in enumerate(applying):
-        before = [other for _, other in applying[:position]]
         later = [i for i, other in applying[position + 1 :]]
         reported: set[str] = set()
         signed = _signed_needs(source, index, stage, suite, known) if secure_boot else ()
         needed = (*stage.boot_needs(known), *stage.needs(), *signed)
-        for need in (each.within(suite) for each in needed):
-            if need.what in there or need.what in reported or _is_brought(need, before):
+        for need in needed:
+            if need.what in there or need.what in reported or before.may_bring(need):
                 continue
             reported.add(need.what)
             hint = need.hint
-            if found := next((i for i in later if stages[i].names(need)), None):
+            if found := next((i for i in later if stages[i].names(need.within(suite))), None):
                 line = source.line(("stages", found))
                 hint = f"put this stage after the '{stages[found].type}' at line {line}"
             mark = source.mark(("stages", index, *need.key))
-            if _is_certain(before, suite):
+            if _is_certain(before.stages, suite):
                 source.problem(mark, "missing-need", need.message, hint)
             else:
                 source.note(mark, "missing-need", f"{need.message}, it seems: {hint}")
+        before.add(stage)
 
 
 def _signed_needs(
@@ -194,13 +225,3 @@ def _knows(zone: str) -> bool:
         return zoneinfo.ZoneInfo(zone) is not None
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
         return False
-
-
-def _is_brought(need: Need, stages: list[StageOptions]) -> bool:
-    gone: set[str] = set()
-    for stage in reversed(stages):
-        left = tuple(name for name in need.packages if name not in gone)
-        if stage.may_bring(replace(need, packages=left)):
-            return True
-        gone.update(stage.removes())
-    return False

@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from particle_os.documents import document
-from particle_os.documents.document import SIZE_LIMIT, Source
+from particle_os.documents import parsing
+from particle_os.documents.document import Source
+from particle_os.documents.parsing import SIZE_LIMIT
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.passes import advice
 from particle_os.system.regular_file import read_regular
+
+# The most recipes of a directory that a hint names.
+NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,20 @@ BUILDERS = (
 )  # fmt: skip
 
 
+# https://docs.cloud-init.io/en/latest/explanation/format.html
+CLOUD_CONFIG = Builder(
+    "cloud-init",
+    r"\A(## template: jinja\n)?#cloud-config\b",
+    "give it to an image with cloud-init, such as that of the recipe 'cloud': 'particle-os run "
+    "IMAGE --user-data FILE'; to build it in, write it with the stage files to "
+    "/etc/cloud/cloud.cfg.d/NAME.cfg",
+)
+
+
 def find(text: str) -> Builder | None:
-    """The builder whose recipe a text is; None for other texts."""
-    return next((b for b in BUILDERS if re.search(b.pattern, text, re.MULTILINE)), None)
+    """The builder whose recipe a text is, or cloud-init; None for other texts."""
+    known = (CLOUD_CONFIG, *BUILDERS)
+    return next((b for b in known if re.search(b.pattern, text, re.MULTILINE)), None)
 
 
 def _check(source: Source) -> None:
@@ -74,8 +89,10 @@ def load(path: Path) -> Source:
     A recipe of another builder is one problem.
     """
     try:
-        source = document.load(path)
+        source = parsing.load(path)
     except InvalidDocument as invalid:
+        if path.is_dir():
+            raise _directory(path) from None
         raise _named(advice.added_to(invalid), path) from None
     _check(source)
     return source
@@ -91,9 +108,22 @@ def _named(invalid: InvalidDocument, path: Path) -> InvalidDocument:
     return _error(path, builder) if builder else invalid
 
 
+def _directory(path: Path) -> InvalidDocument:
+    """The error for a directory in place of a recipe, which names the recipes in it."""
+    found = sorted(each.name for each in path.glob("*.yml"))
+    names = ", ".join(found[:NAMED]) + (" …" if len(found) > NAMED else "")
+    hint = f"name a recipe in it: {names}" if found else "it holds no file *.yml"
+    source = Source(path)
+    source.problem(None, "unreadable", "this is a directory, and no recipe", hint)
+    return source.invalid()
+
+
 def _error(path: Path, builder: Builder) -> InvalidDocument:
     message = f"this is a recipe of {builder.name}, not of particle-os"
     hint = f"start with the output of 'particle-os init'; {builder.instead}"
+    if builder is CLOUD_CONFIG:
+        message = f"this is a configuration of {builder.name}, not a recipe"
+        hint = builder.instead
     source = Source(path)
     source.problem(None, "foreign-recipe", message, hint)
     return source.invalid()

@@ -9,26 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from particle_os.documents import validation
-from particle_os.documents.document import Node
+from particle_os.documents.document import Node, Source
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import InvalidDocument, Problem, UsageError
 from particle_os.recipe import foreign_recipe
 from particle_os.recipe.model import BootTest, LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.parameters import matrix
-from particle_os.recipe.passes import legacy
+from particle_os.recipe.passes import include, legacy
 from particle_os.recipe.passes.reading import Pass, Reading
 from particle_os.recipe.passes.structure import check_length, read_goss
 from particle_os.recipe.passes.table import PASSES, advised, run
 
 CONFIDENTIAL = "(confidential)"
 DISK_STAGE = "qemu"
+INCLUDED = "included files"
 # These passes examine parts of a recipe that a single stage does not have.
-OF_WHOLE_RECIPES = ("included files", "order of the stages", "firmware", "length of the checks")
+OF_WHOLE_RECIPES = {INCLUDED, "order of the stages", "firmware", "length of the checks"}
+
+
+def read(path: Path) -> Source:
+    """The document of a recipe, from which the other functions make each of its images.
+
+    Raises InvalidDocument for a document that is no YAML, or no recipe of particle-os.
+    """
+    return foreign_recipe.load(path)
 
 
 def load(
-    path: Path,
+    recipe: Path | Source,
     given: Mapping[str, str] | None = None,
     *,
     base: str | None = None,
@@ -42,7 +51,7 @@ def load(
     directory. Raises InvalidDocument with all problems, and UsageError for a given variable that is
     not declared.
     """
-    reading = _begin(path, given, base, allow_outside, architecture)
+    reading = _begin(recipe, given, base, allow_outside, architecture)
     run(reading, PASSES)
     return _loaded(reading)
 
@@ -73,7 +82,7 @@ def resolved(
 
 
 def images(
-    path: Path, given: Mapping[str, str] | None = None, architecture: str | None = None
+    recipe: Path | Source, given: Mapping[str, str] | None = None, architecture: str | None = None
 ) -> tuple[dict[str, str], ...]:
     """The variables of each image that a recipe makes: `given`, and values of its matrix.
 
@@ -81,7 +90,7 @@ def images(
     variable of the matrix. Raises InvalidDocument for a document that is no YAML, and
     UsageError when no image has the `given` values. `load` finds all other problems.
     """
-    source = foreign_recipe.load(path)
+    source = _document(recipe)
     wanted = matrix.for_architecture(source, given or {}, architecture)
     found = matrix.take(source)
     return tuple({**wanted, **values} for values in found.chosen(wanted))
@@ -116,12 +125,13 @@ def load_stage(
     Raises the errors of `load`, and UsageError for a stage that cannot run alone.
     """
     kind = kind.removeprefix(legacy.PREFIX)
-    _check_runs_alone(kind)
+    _check_runs_alone(kind, path.parent, allow_outside)
     reading = _begin(path, given, base, allow_outside)
-    variables, *others, needs = (each for each in PASSES if each.name not in OF_WHOLE_RECIPES)
+    left = OF_WHOLE_RECIPES if kind in stage_kinds() else OF_WHOLE_RECIPES - {INCLUDED}
+    variables, *others, needs = (each for each in PASSES if each.name not in left)
     wrap = partial(_wrap, kind, architecture or Recipe.architecture)
     run(reading, (variables, Pass("a recipe around the stage", wrap), *others))
-    if reading.source.left_out:
+    if reading.source.left_out and not reading.source.data["stages"]:
         raise _left_out(reading.source.notes)
     wrong = bool(reading.source.problems)
     run(reading, [needs])
@@ -133,6 +143,9 @@ def load_stage(
     loaded = _loaded(reading)
     if not loaded.recipe.stages:
         raise _left_out(loaded.notes)
+    if (count := len(loaded.recipe.stages)) > 1:
+        hint = "Run one of them, or build a recipe with it."
+        raise UsageError(f"'{kind}' is {count} stages, and this command runs one", hint=hint)
     return loaded
 
 
@@ -142,14 +155,19 @@ def _left_out(notes: Sequence[Problem]) -> UsageError:
     return UsageError(str(note), hint="Set the variable with --set, or remove 'when'.")
 
 
+def _document(recipe: Path | Source) -> Source:
+    """A document of its own, because the passes change it."""
+    return recipe.copy() if isinstance(recipe, Source) else read(recipe)
+
+
 def _begin(
-    path: Path,
+    recipe: Path | Source,
     given: Mapping[str, str] | None,
     base: str | None,
     allow_outside: bool,
     architecture: str | None = None,
 ) -> Reading:
-    source = foreign_recipe.load(path)
+    source = _document(recipe)
     inside = None if allow_outside else source.path.parent
     wanted = matrix.for_architecture(source, given or {}, architecture)
     return Reading(source, matrix.variables_of(source, wanted), base, inside)
@@ -163,8 +181,9 @@ def _loaded(reading: Reading) -> LoadedRecipe:
     return replace(reading.loaded, notes=tuple(reading.source.notes))
 
 
-def _check_runs_alone(kind: str) -> None:
-    known = [name for name in stage_kinds() if name != DISK_STAGE]
+def _check_runs_alone(kind: str, directory: Path, allow_outside: bool) -> None:
+    own = include.own_stages(directory, None if allow_outside else directory)
+    known = sorted({*stage_kinds(), *own} - {DISK_STAGE})
     if kind not in known:
         hint = did_you_mean(nearest(kind, known), known)
         if kind == DISK_STAGE:

@@ -9,10 +9,12 @@ from typing import Any
 
 from particle_agent.contract.findings import ERRORS
 from particle_agent.contract.options import kebab_case
+from particle_agent.stages.base import StageOptions
 
 from particle_os.documents.annotations import field_types, options_class
 from particle_os.documents.document import Key, Source
 from particle_os.documents.explanation import Vocabulary
+from particle_os.recipe.boot_options import kinds_of
 from particle_os.recipe.checks import kinds
 from particle_os.recipe.model import Recipe, stage_kinds
 from particle_os.recipe.parameters import variables
@@ -25,12 +27,30 @@ HINTS = {
     "network": "a list names the hosts that the stage may reach, as in [mirror.example.org]",
 }
 # Words of other programs for the keys of stages and checks.
-SYNONYMS = {
+_SYNONYMS = {
     "service": "unit", "timer": "unit", "socket": "unit", "cmd": "command", "url": "http",
     "pkg": "package", "pkgs": "packages", "env": "environment", "contents": "content",
     "apt-keys": "key", "group-id": "gid", "user-id": "uid", "size-mib": "size", "steps": "stages",
     "actions": "stages", "filesystem": "file-system", "bootloader": "boot-loader",
 }  # fmt: skip
+# In the stage 'services', each of these words means the option 'enable'.
+_ENABLED = ("service", "services", "unit", "units", "timer", "socket", "start", "enabled", "name")
+SYNONYMS = {
+    word: (*([_SYNONYMS[word]] if word in _SYNONYMS else []), *(["enable"] * (word in _ENABLED)))
+    for word in (*_SYNONYMS, *_ENABLED)
+}
+# A part of the message about a broken rule, and what to do.
+RULES = {
+    "'gid' is for a new group": "remove 'gid', or remove 'group' to make a new group with this gid",
+    "is a word of shells": "write 'script: …' in place of 'command: […]': a shell reads it",
+    "the stage has no such secret": "add it to 'secrets' of the stage, or correct the name",
+    "the stage has no secret of the name": "add it to 'secrets' of the stage, or correct the name",
+    "is incomplete: copy the whole line": "copy the whole line of the .pub file again",
+    "belong together": "write both, or none of the two",
+    "each is named once": "remove one of the two",
+}
+# More stages than these have an option of this name in common: none of them is meant.
+OWNERS_SHOWN = 2
 KEY_HINTS = {
     "testinfra": "a recipe cannot run Python on the host; name the tests on the command line, by "
     "'boot-test --testinfra DIRECTORY'",
@@ -82,7 +102,48 @@ def vocabulary(source: Source, place: Key = ()) -> Vocabulary:
         commands=("command",),
         synonyms=SYNONYMS,
         key_hints=KEY_HINTS,
+        elsewhere=lambda key: _elsewhere((*place, *key)),
+        container=lambda key, given: _devices_meant((*place, *key), given),
+        rules=RULES,
     )
+
+
+def owners(option: str) -> list[str]:
+    """The stages that have an option of this name for themselves."""
+    common = {kebab_case(field.name) for field in dataclasses.fields(StageOptions)}
+    return [
+        name
+        for name, kind in sorted(stage_kinds().items())
+        if option not in common and option in _names(("stages",), name)
+    ]
+
+
+def owners_hint(option: str) -> str | None:
+    """The hint for an option that other stages have."""
+    found = owners(option)
+    if not 0 < len(found) <= OWNERS_SHOWN:
+        return None
+    named = " and ".join(f"'{name}'" for name in found)
+    stages = "the stage" if len(found) == 1 else "the stages"
+    return f"'{option}' is an option of {stages} {named}: see 'particle-os explain {found[0]}'"
+
+
+def _elsewhere(key: Key) -> str | None:
+    """The hint for an option of a stage that is one of another stage."""
+    return owners_hint(str(key[-1])) if key[:1] == ("stages",) and len(key) == 3 else None
+
+
+def _devices_meant(key: Key, given: Any) -> str | None:
+    """The hint for the devices of the boot test without the names of their kinds."""
+    words = [given] if isinstance(given, str) else given
+    if key != ("boot-test", "devices") or not isinstance(words, list):
+        return None
+    texts = [word for word in words if isinstance(word, str)]
+    disks = [word for word in texts if word in kinds_of("disk") and word != "virtio"]
+    cards = [word for word in texts if word in kinds_of("network_card") and word not in disks]
+    found = {"disk": disks or ([] if cards else ["virtio"]), "network-card": cards}
+    written = ", ".join(f"{name}: [{', '.join(each)}]" for name, each in found.items() if each)
+    return f"write 'devices: {{{written}}}'"
 
 
 def _names_in(source: Source, place: Key) -> Callable[[Key], Iterable[str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from particle_agent.stages import RecipeStage
 from particle_agent.stages.base import Secret
 
+from particle_os.documents.document import Mark
 from particle_os.documents.words import unlike_a_path
 from particle_os.errors import UsageError
 from particle_os.recipe.files.inside import outside
@@ -45,13 +46,13 @@ class SecretSources:
 
 def resolve(
     stages: Sequence[RecipeStage],
-    places: Sequence[Path],
+    places: Sequence[Mark],
     sources: SecretSources,
     cache: Path,
 ) -> tuple[tuple[RecipeStage, ...], dict[str, bytes]]:
     """The stages with each secret replaced by its hash, and the values by their hashes.
 
-    `places` are the files that the stages come from. Raises UsageError that names every secret
+    `places` are those of the stages. Raises UsageError that names every secret
     without a value.
     """
     values: dict[str, bytes] = {}
@@ -61,8 +62,9 @@ def resolve(
         named = []
         for secret in stage.secrets:
             try:
-                value = _value(secret, place.parent, sources)
+                value = _value(secret, place.path.parent, sources)
             except UsageError as error:
+                error.where = f"{place.path}:{place.line}"
                 failures.append(error)
                 continue
             digest = hmac.digest(_key(cache), value, "sha256").hex()
@@ -72,8 +74,10 @@ def resolve(
         if not failures:
             made.append(replace(stage, secrets=tuple(named)))
     if len(failures) > 1:
-        reasons = [error.brief for error in failures]
-        raise UsageError(f"{len(failures)} secrets have no value", tail=reasons) from failures[0]
+        reasons = [f"{error.where}: {error.brief}" for error in failures]
+        hint = failures[0].hint
+        message = f"{len(failures)} secrets have no value"
+        raise UsageError(message, tail=reasons, hint=hint) from failures[0]
     if failures:
         raise failures[0]
     return tuple(made), values
@@ -122,7 +126,8 @@ def _checked(value: bytes) -> bytes:
 def _variable(name: str, source: str, secret: Secret, sources: SecretSources) -> bytes:
     if name not in sources.variables:
         raise UsageError(
-            f"secret '{secret.name}': the recipe asks for {source}; --allow-env {name} permits that"
+            f"secret '{secret.name}': the recipe asks for {source}",
+            hint=f"If you trust the recipe, permit it with --allow-env {name}.",
         )
     if (text := sources.environment.get(name)) is None:
         raise UsageError(

@@ -10,7 +10,7 @@ from particle_agent.contract.options import Between, Options, Text
 from particle_agent.contract.values import PackageName, bytes_of
 
 from particle_os.architecture import AMD64, ARCHITECTURES, Architecture, BuildArchitecture, usual
-from particle_os.documents import document, validation
+from particle_os.documents import parsing, validation
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import UsageError
 from particle_os.system.workspace import data_directory
@@ -72,7 +72,7 @@ def load_template(name: str) -> Template:
     if not path.exists() or (path not in templates() and path != Path(name)):
         known = ", ".join(p.stem for p in templates())
         raise UsageError(f"there is no helper template '{name}'", hint=f"Known: {known}.")
-    source = document.load(path)
+    source = parsing.load(path)
     fields = [f.replace("_", "-") for f in Template.__dataclass_fields__]
     return validation.validate(source, Template, Vocabulary(lambda key: fields))
 

@@ -81,6 +81,8 @@ def test_the_own_stages_of_a_directory_are_completed_and_listed(tmp_path, monkey
     Path("stages/zebra.yml").write_text(text)
     assert completed("explain", "zeb") == ["zebra"]
     assert completed("explain", "zebra.z") == ["zebra.zone"]
+    assert completed("stage", "run", "zeb") == ["zebra"]
+    assert '"zebra"' in run("schema").stdout
     assert "\nzebra " in run("list", "stages").stdout
     shown = run("explain", "zebra").stdout
     assert "zone: value" in shown

@@ -6,7 +6,7 @@ from particle_os.cli.build import build_command
 from particle_os.errors import UsageError
 from particle_os.jobs.plan import BuildOptions
 
-from .command_line import run
+from .command_line import KERNEL, run
 
 
 def test_every_option_of_a_build_can_be_given_on_the_command_line():
@@ -71,3 +71,30 @@ def test_a_directory_without_tests_is_told(tmp_path, monkeypatch):
         result = run("boot-test", image, "--testinfra", given)
         assert result.exit_code == 2
         assert told in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("4GB", "'4G'"), ("512MiB", "'512M'"), ("4 gb", "'4G'"), ("lots", None)]
+)
+def test_a_size_of_another_form_is_understood(recipe, given, meant):
+    shown = run("build", "--dry-run", "--memory", given, recipe).output
+    assert f"found '{given}'" in shown
+    assert ("did you mean" in shown) == (meant is not None)
+    assert meant is None or meant in shown
+
+
+def test_a_secret_that_is_not_permitted_has_a_place_and_a_next_step(tmp_path):
+    recipe = tmp_path / "r.yml"
+    stages = [KERNEL, "{type: run, command: [a], secrets: [{name: t, env: T}]}", "{type: qemu}"]
+    recipe.write_text("name: x\nstages:\n" + "".join(f"  - {stage}\n" for stage in stages))
+    done = run("build", "--dry-run", recipe)
+    assert done.exit_code == 2
+    assert "secret 't': the recipe asks for the environment variable T" in done.output
+    assert f"{recipe}:4" in done.output
+    assert "permit it with --allow-env T." in " ".join(done.output.split())
+
+
+def test_an_option_that_belongs_to_another_stage_is_explained_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "is an option of the stage 'sources'" in run("explain", "apt.components").output
+    assert "Name a recipe" in run("inspect", "nosuch", "--resolved").output

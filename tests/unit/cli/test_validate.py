@@ -1,4 +1,9 @@
 import json
+from collections import Counter
+
+import pytest
+from particle_agent.stages.software.apt import Apt
+from particle_os.documents import parsing
 
 from .command_line import KERNEL, run
 
@@ -22,7 +27,7 @@ def test_validate_tells_the_errors_of_several_files(recipe, bad_recipe, tmp_path
     ]
     assert lines[4:8] == [
         f"{bad_recipe}:1:1: unknown key 'nam' [unknown-key]",
-        "  | nam: …",
+        "  | nam: x",
         "  | ^",
         "  do:    did you mean 'name'?",
     ]
@@ -153,3 +158,49 @@ def test_the_name_of_a_shipped_recipe_that_is_misspelt_is_told(tmp_path, monkeyp
         result = run(command, "minimla")
         assert result.exit_code == 2
         assert "did you mean 'minimal'?" in result.stderr
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each file is parsed, by its name."""
+    found, load = Counter(), parsing.load
+
+    def counted(path):
+        found[path.name] += 1
+        return load(path)
+
+    monkeypatch.setattr(parsing, "load", counted)
+    return found
+
+
+def test_each_file_is_read_once(tmp_path, reads):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "site.yml").write_text("[{type: hostname, hostname: x}]\n")
+    stages = f"stages: [{KERNEL}, {{type: site}}, {{type: site}}, {{type: qemu}}]\n"
+    (tmp_path / "plain.yml").write_text(f"name: plain\n{stages}")
+    matrix = "variables: {a: 1}\nmatrix: {a: [1, 2, 3]}\n"
+    (tmp_path / "several.yml").write_text(f"name: several\n{matrix}{stages}")
+    names = ["plain.yml", "several.yml"]
+    result = run("validate", *(tmp_path / name for name in names))
+    assert result.exit_code == 0, result.stderr
+    # Each of the four images includes the file twice.
+    assert reads == {"plain.yml": 1, "several.yml": 1, "site.yml": 4}
+
+
+def test_a_need_that_is_met_once_is_not_looked_for_again(tmp_path, monkeypatch):
+    asked, answer = Counter(), Apt.may_bring
+
+    def counted(stage, need):
+        asked[need.what] += 1
+        return answer(stage, need)
+
+    monkeypatch.setattr(Apt, "may_bring", counted)
+    apt = "{type: apt, packages: [linux-image-amd64, systemd-sysv, sudo]}"
+    users = "{type: users, users: [{name: a, sudo: password}]}"
+    recipe = tmp_path / "long.yml"
+    lines = [f"  - {stage}\n" for stage in (apt, *[users, apt] * 30, "{type: qemu}")]
+    recipe.write_text(f"name: long\nstages:\n{''.join(lines)}")
+    result = run("validate", recipe)
+    assert result.exit_code == 0, result.stderr
+    assert asked["package sudo"] == 1
+    assert max(asked.values()) == 1

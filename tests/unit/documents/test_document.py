@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from particle_os.documents import document
+from particle_os.documents import document, parsing
 from particle_os.errors import InvalidDocument
 
 
@@ -10,15 +10,16 @@ from particle_os.errors import InvalidDocument
 def _parser(request, monkeypatch):
     """The same comes out with and without libyaml."""
     if request.param == "PyYAML":
+        monkeypatch.setattr(parsing, "CParser", yaml.SafeLoader)
         monkeypatch.setattr(document, "CParser", yaml.SafeLoader)
-    elif document.CParser is yaml.SafeLoader:
+    elif parsing.CParser is yaml.SafeLoader:
         pytest.skip("this PyYAML comes without libyaml")
 
 
 def load(tmp_path, content):
     path = tmp_path / "document.yml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return document.load(path)
+    return parsing.load(path)
 
 
 def problems(tmp_path, content):
@@ -75,14 +76,14 @@ def test_a_document_that_says_nothing_is_told(tmp_path, content):
 
 
 def test_a_document_of_too_many_nodes_is_told_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(document, "NODE_LIMIT", 100)
+    monkeypatch.setattr(parsing, "NODE_LIMIT", 100)
     assert problems(tmp_path, "[" + "x," * 300 + "]") == [(1, 200, "too-complex")]
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
     for path in (tmp_path / "missing.yml", tmp_path):
         with pytest.raises(InvalidDocument) as told:
-            document.load(path)
+            parsing.load(path)
         assert told.value.problems[0].code == "unreadable"
 
 
@@ -166,13 +167,13 @@ def test_a_value_and_its_key_have_their_own_places(tmp_path):
 
 @pytest.mark.parametrize(("opening", "closing"), [("{a: ", "}"), ("[", "]")])
 def test_a_document_may_be_as_deep_as_its_limit(tmp_path, opening, closing):
-    most = document.DEPTH_LIMIT
+    most = parsing.DEPTH_LIMIT
     assert problems(tmp_path, opening * most + "1" + closing * most) == []
     ((line, _, code),) = problems(tmp_path, opening * (most + 1) + "1" + closing * (most + 1))
     assert (line, code) == (1, "too-complex")
 
 
 def test_as_many_values_as_the_limit_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(document, "NODE_LIMIT", 4)
+    monkeypatch.setattr(parsing, "NODE_LIMIT", 4)
     assert problems(tmp_path, "[1, 2, 3]") == []
     assert problems(tmp_path, "[1, 2, 3, 4]") == [(1, 11, "too-complex")]

@@ -29,13 +29,13 @@ def shown(tmp_path, text, code):
         (f"{TOP}  - {{type: users, users: [{{name: A}}]}}  # a comment\n", "bad-value",
          "  - {type: users, users: [{name: A}]}", "                                 ^"),
         (f"{TOP}  - {{type: apt, packages: [a, b}}\n", "yaml",
-         "  - {type: …, packages: […, …}", "                             ^"),
-        (f"{TOP}\t- type: qemu\n", "yaml", " - …: …", "^"),
-        (f"{TOP}  - {{type: run, script: x}}\n   x: y\n", "yaml", "   …: …", "   ^"),
+         "  - {type: apt, packages: [a, b}", "                               ^"),
+        (f"{TOP}\t- type: qemu\n", "yaml", " - type: qemu", "^"),
+        (f"{TOP}  - {{type: run, script: x}}\n   x: y\n", "yaml", "   x: y", "   ^"),
         (f"{TOP}  - {{type: qemu, formats: &p [raw]}}\n", "anchor",
          "  - {type: qemu, formats: … [raw]}", "                          ^"),
         (f"{TOP}  - {{type: qemu, formats: & [raw]}}\n", "yaml",
-         "  - {…: …, …: … […]}", "               ^"),
+         "  - {type: qemu, formats: … [raw]}", "                           ^"),
         # The characters of East Asia take two columns.
         (f"{TOP}  - {{type: hostname, name: 日本, hostname: '日'}}\n", "bad-value",
          "  - {type: hostname, name: 日本, hostname: '日'}",
@@ -58,11 +58,68 @@ def test_a_control_character_of_the_line_is_escaped(tmp_path):
     assert lines[1].index("^") == lines[0].index("5")
 
 
-def test_a_line_with_a_confidential_value_is_not_shown(tmp_path):
+def test_beside_a_confidential_value_only_known_values_are_shown(tmp_path):
     user = "{name: a, password-hash: hunter2, colour: red}"
     lines = shown(tmp_path, f"{TOP}  - type: users\n    users: [{user}]\n", "unknown-key")
-    assert len(lines) == 1
-    assert lines[0].startswith("  do: ")
+    assert lines[0] == "  |     users: [{name: a, password-hash: …, colour: …}]"
+
+
+# (the document, what its line shows)
+ORDINARY = [
+    (f"{TOP}  - type: run\n    script: echo a: b\n", "script: echo a: b"),
+    (f"{TOP}  {{{{ if $x }}}}\n", "{{ if $x }}"),
+    (f"{TOP}  - {{type: qemu}}\nboot-test: {{devices: [scsi, foo]}}\n", "{devices: [scsi, foo]}"),
+    (f"{TOP}  - {{type: apt, pakages: [vim, linux-image-amd64]}}\n", "[vim, linux-image-amd64]"),
+    ('name: "x\nstages: []\n', 'name: "x'),
+    (f"{TOP}  - {{type: apt, size: 20m, path: /etc/motd, a: 12}}\n", "20m, path: /etc/motd, a: 12"),
+]
+KEY = "[ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIbad me@x]"
+# (the document, the word that its lines must not show)
+SECRET = [
+    (f"{TOP}  - {{type: users, users: [{{name: a, paswrd: swordfish}}]}}\n", "swordfish"),
+    (f"{TOP}  - {{type: users, users: [{{name: a, pw: [swordfish]}}]}}\n", "swordfish"),
+    (f"{TOP}  - {{type: run, scrpt: 'login --token swordfish'}}\n", "swordfish"),
+    (f"{TOP}  - {{type: run, scrpt: 'login --pass=swordfish'}}\n", "swordfish"),
+    (f"{TOP}  - {{type: run, 'password swordfish': x}}\n", "swordfish"),
+    (f"{TOP}  - {{type: run, scrpt: c0ffee1234deadbeef}}\n", "c0ffee"),
+    (f"{TOP}  - {{type: run, scrpt: aB3dE5gH7}}\n", "aB3"),
+    (f"{TOP}  - {{type: run, scrpt: 'http://me:swordfish@a.example/'}}\n", "swordfish"),
+    (f"{TOP}  - type: users\n    password: 'a\n      swordfish' b\n", "swordfish"),
+    (f"{TOP}  - type: users\n    password: swordfish: b\n", "swordfish"),
+    (f"{TOP}  - type: users\n    password: |\n     a\n  swordfish\n b: [\n", "swordfish"),
+    (f"{TOP}  - {{type: users, secrets: [swordfish}}\n", "swordfish"),
+    (f"{TOP}  - type: run\n    script: 'a' swordfish b3Blbn8NzaC1rZXkg\n", "b3Bl"),
+    (f"{TOP}  - type: users\n    users: [{{name: a, ssh-authorized-keys: {KEY}}}]\n", "AAAAC3"),
+]  # fmt: skip
+
+
+def excerpts(tmp_path, text):
+    path = tmp_path / "recipe.yml"
+    path.write_text(text)
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(path)
+    return [p.excerpt.text for p in raised.value.problems if p.excerpt]
+
+
+@pytest.mark.parametrize(("text", "line"), ORDINARY)
+def test_ordinary_words_are_shown_without_a_known_type_and_behind_an_error(tmp_path, text, line):
+    found = excerpts(tmp_path, text)
+    assert any(line in each for each in found), found
+
+
+@pytest.mark.parametrize(("text", "word"), SECRET)
+def test_what_may_be_a_secret_is_hidden(tmp_path, text, word):
+    found = excerpts(tmp_path, text)
+    assert found
+    assert not any(word in each for each in found), found
+
+
+def test_the_line_of_a_wrong_key_or_secret_is_shown_without_it(tmp_path):
+    keys = f"{TOP}  - {{type: users, users: [{{name: a, ssh-authorized-keys: {KEY}}}]}}\n"
+    assert excerpts(tmp_path, keys)[0].endswith("ssh-authorized-keys: […]}]}")
+    one = "{machine: a.example, secret: swordfish}"
+    found = excerpts(tmp_path, f"{TOP}  - {{type: apt, update: true, credentials: [{one}]}}\n")
+    assert found[0].endswith("credentials: [{machine: a.example, secret: …}]}")
 
 
 def test_a_confidential_value_of_several_lines_is_not_shown(tmp_path):

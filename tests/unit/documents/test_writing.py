@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from particle_os.documents import document
+from particle_os.documents import parsing
 from particle_os.documents.writing import as_yaml
 from particle_os.errors import printable, whole_line
 
@@ -34,7 +34,7 @@ DATA = st.recursive(
 def read(tmp_path, lines):
     path = tmp_path / "x.yml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    source = document.load(path)
+    source = parsing.load(path)
     assert source.problems == []
     return source.data
 

@@ -371,3 +371,11 @@ def test_a_mount_whose_program_is_there_or_in_the_kernel_needs_nothing(tmp_path,
     mounts = f"    mounts: [{{where: /m, what: 'LABEL=x', type: {kind}}}]\n"
     kernel = KERNEL.replace("systemd-sysv", f"systemd-sysv, {package}")
     assert load(tmp_path, kernel, disk=mounts).notes == ()
+
+
+def test_a_package_that_a_stage_removes_is_missing_afterwards(tmp_path):
+    taken = "  - {type: apt, remove: [sudo]}\n"
+    bring = KERNEL.replace("systemd-sysv", "systemd-sysv, sudo")
+    (problem,) = problems(tmp_path, bring + SUDO + taken + SUDO)
+    assert (problem.line, problem.code) == (8, "missing-need")
+    assert load(tmp_path, bring + SUDO + taken + bring + SUDO).recipe.name == "x"

@@ -38,3 +38,25 @@ def test_other_mistakes_are_no_foreign_recipe(tmp_path, text):
     with pytest.raises(InvalidDocument) as raised:
         loading.load(path)
     assert "foreign-recipe" not in [problem.code for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize("first", ["", "## template: jinja\n"])
+def test_a_configuration_of_cloud_init_is_told_where_to_go(tmp_path, first):
+    path = tmp_path / "user-data.yml"
+    path.write_text(f"{first}#cloud-config\nusers: [a]\n")
+    with pytest.raises(InvalidDocument) as raised:
+        loading.load(path)
+    (problem,) = raised.value.problems
+    assert "configuration of cloud-init" in problem.message
+    assert "--user-data FILE" in problem.hint
+    assert "/etc/cloud/cloud.cfg.d/" in problem.hint
+
+
+def test_a_directory_names_its_recipes(tmp_path):
+    for found, hint in (("", "it holds no file *.yml"), ("b.yml", "name a recipe in it: b.yml")):
+        if found:
+            (tmp_path / found).write_text("name: b\n")
+        with pytest.raises(InvalidDocument) as raised:
+            loading.load(tmp_path)
+        (problem,) = raised.value.problems
+        assert (problem.message, problem.hint) == ("this is a directory, and no recipe", hint)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from particle_agent.contract.decode import decode_any, encode
 from particle_agent.stages import ALL_STAGES, RECIPE_STAGES, RecipeStage
-from particle_os.documents import document, validation
+from particle_os.documents import parsing, validation
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.names import UNKNOWN_STAGE
@@ -85,7 +85,7 @@ EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.M | re.S)
 def stages(text, path):
     """The stages of an example, except those with variables or includes."""
     path.write_text(text)
-    data = document.load(path).data
+    data = parsing.load(path).data
     found = data.get("stages", ()) if isinstance(data, dict) else data
     return [stage for stage in found if "type" in stage and "${" not in str(stage)]
 

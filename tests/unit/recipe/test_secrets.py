@@ -7,6 +7,7 @@ from particle_agent.contract.decode import encode
 from particle_agent.stages.accounts.users import User, Users
 from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.run import Run
+from particle_os.documents.document import Mark
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan
@@ -36,9 +37,13 @@ def recipe_path(tmp_path, monkeypatch):
     return path
 
 
+def place(tmp_path):
+    return Mark(tmp_path / "r.yml", 3, 5)
+
+
 def resolve(tmp_path, environment, *named):
     stages = (Run(command=("true",), secrets=named),)
-    return secrets.resolve(stages, [tmp_path / "r.yml"], all_of(tmp_path, environment), tmp_path)
+    return secrets.resolve(stages, [place(tmp_path)], all_of(tmp_path, environment), tmp_path)
 
 
 def all_of(directory, environment):
@@ -114,15 +119,16 @@ def test_a_stage_that_insists_on_a_secret_without_a_value_is_reported_like_any_o
     )
     with pytest.raises(UsageError, match=r"^2 secrets have no value$") as raised:
         given = all_of(tmp_path, {"SHORT": "abc"})
-        secrets.resolve(stages, [tmp_path / "r.yml"] * 2, given, tmp_path)
-    assert raised.value.tail[0] == "secret 'a': the environment variable NOTSET is not set"
+        secrets.resolve(stages, [place(tmp_path)] * 2, given, tmp_path)
+    where = f"{tmp_path / 'r.yml'}:3: "
+    assert raised.value.tail[0] == f"{where}secret 'a': the environment variable NOTSET is not set"
     assert raised.value.tail[1].startswith(
-        "secret 'b': the environment variable SHORT holds 3 bytes"
+        f"{where}secret 'b': the environment variable SHORT holds 3 bytes"
     )
     with pytest.raises(
         UsageError, match=r"^secret 'a': the environment variable NOTSET is not set"
     ):
-        secrets.resolve(stages[:1], [tmp_path / "r.yml"], all_of(tmp_path, {}), tmp_path)
+        secrets.resolve(stages[:1], [place(tmp_path)], all_of(tmp_path, {}), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../key", "linked", "inner/../../key", "absolute"])
@@ -139,7 +145,7 @@ def test_a_recipe_takes_no_file_outside_of_its_directory_for_a_secret(tmp_path, 
         (Run(command=("true",), secrets=(secret,)),),
         secrets.SecretSources({}, (), None),
     )
-    _, values = secrets.resolve(stages, [directory / "r.yml"], anywhere, tmp_path)
+    _, values = secrets.resolve(stages, [place(directory)], anywhere, tmp_path)
     assert list(values.values()) == [b"private key"]
 
 
@@ -228,7 +234,7 @@ def test_a_recipe_takes_only_the_variables_that_the_command_names(
         assert (
             "secret 'token': the recipe asks for the environment variable TOKEN" in refused.stderr
         )
-        assert "--allow-env TOKEN permits that" in refused.stderr
+        assert "If you trust the recipe, permit it with --allow-env TOKEN." in refused.stderr
         assert "hunter22" not in refused.output
     permitted = run(*argv, "--allow-env", "OTHER", "--allow-env", "TOKEN")
     assert "secret" not in permitted.stderr

@@ -1,7 +1,7 @@
 """Variables: their declarations, their use in values, and mistakes in both."""
 
 import pytest
-from particle_os.documents import document
+from particle_os.documents import parsing
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.recipe import loading
 from particle_os.recipe.parameters import budget
@@ -195,5 +195,5 @@ def test_braces_in_a_flow_list_ask_for_quotes(tmp_path):
     path = tmp_path / "recipe.yml"
     path.write_text("name: x\nstages: [{type: apt, packages: [${a}]}]\n")
     with pytest.raises(InvalidDocument) as raised:
-        document.load(path)
+        parsing.load(path)
     assert "in quotes" in raised.value.problems[0].hint

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from particle_agent.apt import from_host, unattended
-from particle_agent.contract.needs import WITHOUT, Need, in_facts
+from particle_agent.contract.needs import WITHOUT, Need, in_facts, is_one_of
 from particle_agent.contract.options import HostDebs, idle, refuse
 from particle_agent.contract.values import (
     ArchitectureName,
@@ -125,12 +124,12 @@ class Apt(StageOptions):
         if self.package_files or (self.packages and self.recommends):
             return True
         names = [re.split("[:=/]", name)[0] for name in self.packages]
-        if any(need.is_brought_by(name) or _is_one_of(name, COLLECTIONS) for name in names):
+        if any(need.is_brought_by(name) or is_one_of(name, COLLECTIONS) for name in names):
             return True
         if not need.others:
             return False
         if (others := WITHOUT.get(in_facts(need.what))) is not None:
-            return not all(_is_common(n) and _is_one_of(in_facts(n), others) for n in names)
+            return not all(_is_common(n) and is_one_of(in_facts(n), others) for n in names)
         accounts = need.what.startswith(("user ", "group "))
         if not accounts or ACCOUNTS.fullmatch(need.what):
             return bool(names)
@@ -228,8 +227,4 @@ class Apt(StageOptions):
 
 
 def _is_common(name: str) -> bool:
-    return _is_one_of(in_facts(name), WITHOUT["common"])
-
-
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return is_one_of(in_facts(name), WITHOUT["common"])

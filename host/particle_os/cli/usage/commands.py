@@ -12,17 +12,24 @@ from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError
 
 PREFIX = "PARTICLE_OS"
-# The options of each group, in the order of the help. All other options are the command's own.
+# The options of each group, in the order of the work. All other options are the command's own.
 # Two options with the flag --format have different names.
 GROUPS = {
-    "The recipe": ("--set", "--allow-outside", "--allow-env", "--base"),
-    "The result": ("--output", "--junit", "--report", "--evidence", "--keep-on-failure"),
+    "The recipe": (
+        "--set", "--architecture", "--base", "--allow-outside", "--allow-env", "--dry-run",
+    ),
+    "Network and packages": ("--network", "--mirror", "--apt-proxy", "--apt-indexes"),
     "The virtual machine": (
         "--accel", "--memory", "--cpus", "--scratch-size", "--firmware", "given_format",
         "--template",
     ),
-    "Network and packages": ("--network", "--mirror", "--apt-proxy", "--apt-indexes"),
-    "Earlier builds": ("--no-cache", "--refresh", "--max-age", "--plain"),
+    "Earlier builds": ("--no-cache", "--refresh", "--max-age", "--plain", "--no-save-memory"),
+    "Shared cache": ("--cache-from", "--cache-keys", "--cache-to", "--cache-sign"),
+    "Several images and machines": ("--jobs", "--fail-fast", "--on", "--farm-keys"),
+    "The result": (
+        "--output", "--source-date", "--no-boot-test", "--junit", "--summary", "--report",
+        "--evidence", "--keep-on-failure",
+    ),
 }  # fmt: skip
 OWN = "Options"
 SHOWN = "What is shown"

@@ -125,8 +125,9 @@ def shipped_recipes(
 def stages(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The names of all stages."""
-    return _beginning(map(stage_name, RECIPE_STAGES), incomplete)
+    """The names of all stages, with those of the directory's own types."""
+    own = include.own_stages(Path(), Path())
+    return _beginning([*map(stage_name, RECIPE_STAGES), *own], incomplete)
 
 
 def explained(
@@ -135,8 +136,8 @@ def explained(
     """The names that `explain` takes; after a '.', the options of what stands before it."""
     above, dot, _ = incomplete.rpartition(".")
     if not dot:
-        own = include.own_stages(Path(), Path())
-        return _beginning([*map(stage_name, RECIPE_STAGES), *own, *ROOTS], incomplete)
+        roots = _beginning(ROOTS, incomplete)
+        return [*stages(context, parameter, incomplete), *roots]
     try:
         found = reference.find(above, Path())
     except ParticleError:

@@ -12,7 +12,7 @@ from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os.documents import document
+from particle_os.documents import parsing
 from particle_os.documents.document import Node
 from particle_os.documents.words import did_you_mean, nearest
 from particle_os.errors import UsageError, printable
@@ -20,7 +20,8 @@ from particle_os.recipe import model
 from particle_os.recipe.checks.kinds import KINDS
 from particle_os.recipe.description.schema import common_options, of_recipes
 from particle_os.recipe.description.schema import recipes as written_form
-from particle_os.recipe.parameters import matrix, variables
+from particle_os.recipe.names import owners_hint
+from particle_os.recipe.parameters import kinds, matrix, variables
 from particle_os.recipe.passes import include, legacy
 
 CHECKS_HEADER = """\
@@ -164,7 +165,10 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     for option in rest:
         options = {o.name: o for kind in inner for o in _read(kind, definitions)}
         if option not in options:
-            raise _unknown("option", option, options)
+            error = _unknown("option", option, options)
+            if near := owners_hint(option):
+                error.hint = near
+            raise error
         found, inner = options[option], list(options[option].inner)
     if isinstance(found, Option) and found.inner:
         kind = found.inner[0]
@@ -184,7 +188,7 @@ def own_stages(directory: Path) -> Iterator[tuple[ReferenceEntry, Path]]:
 
 def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry | Option:
     """The entry of a file stages/NAME.yml, or of one of its variables. Raises InvalidDocument."""
-    source = document.load(path)
+    source = parsing.load(path)
     description = source.root.child("description")
     declared = source.root.child(variables.KEY)
     inner = declared.value if declared is not None and isinstance(declared.value, dict) else {}
@@ -208,7 +212,7 @@ def _of_variable(name: str, node: Node) -> Option:
     stated = given if isinstance(given, dict) else {"default": given}
     default = stated.get("default")
     named = stated.get("type")
-    kind = named if named in variables.KINDS else variables.kind_of(default) or "value"
+    kind = named if named in kinds.KINDS else kinds.kind_of(default) or "value"
     shown = "" if default is None else json.dumps(default, ensure_ascii=False)
     described = stated.get("description")
     about = printable(described, 1000) if isinstance(described, str) else ""

@@ -17,7 +17,7 @@ from particle_agent.stages.base import StageOptions
 
 from particle_os.documents import validation
 from particle_os.recipe import model
-from particle_os.recipe.parameters import matrix, variables
+from particle_os.recipe.parameters import kinds, matrix, variables
 from particle_os.recipe.passes import include
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -78,10 +78,10 @@ def _common_definitions() -> dict[str, Schema]:
     options = {name: _value(schema) for name, schema in common_options().items()}
     for option in options.values():
         option.pop("title", None)
-    return {_definition(name): option for name, option in options.items()}
+    return {definition(name): option for name, option in options.items()}
 
 
-def _definition(option: str) -> str:
+def definition(option: str) -> str:
     """The name of the definition for an option that every stage takes."""
     return f"Stage{option.title().replace('-', '')}"
 
@@ -89,8 +89,8 @@ def _definition(option: str) -> str:
 def _refer(properties: Schema, common: dict[str, Schema]) -> None:
     """Replaces common options by references, unless a stage has its own form of the option."""
     for name, option in properties.items():
-        if common.get(_definition(name)) == option:
-            properties[name] = {"$ref": f"#/definitions/{_definition(name)}"}
+        if common.get(definition(name)) == option:
+            properties[name] = {"$ref": f"#/definitions/{definition(name)}"}
 
 
 def _root(schema: Schema) -> Schema:
@@ -117,7 +117,7 @@ def _additions() -> dict[str, Schema]:
                     "type": "object",
                     "description": "The values of the file's variables, by their names.",
                 },
-                include.WHEN: {"$ref": f"#/definitions/{_definition(include.WHEN)}"},
+                include.WHEN: {"$ref": f"#/definitions/{definition(include.WHEN)}"},
             },
             "required": [include.KEY],
             "additionalProperties": False,
@@ -136,7 +136,7 @@ def _declarations() -> Schema:
     described = {
         "type": "object",
         "properties": {
-            "type": {"enum": list(variables.KINDS), "description": "The type of its values."},
+            "type": {"enum": list(kinds.KINDS), "description": "The type of its values."},
             "default": {**default, "description": "Its value unless '--set' gives one."},
             "description": {"type": "string", "description": "The purpose of the variable."},
         },

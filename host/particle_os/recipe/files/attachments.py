@@ -226,18 +226,17 @@ def _replaced(
         return tuple(_replaced(v, arguments[0], (*key, i), references) for i, v in enumerate(value))
     if not dataclasses.is_dataclass(value):
         return value
-    hints = field_types(type(value))  # type: ignore[arg-type]
     changes = {
-        field.name: _replaced(
-            getattr(value, field.name),
-            hints[field.name],
-            (*key, kebab_case(field.name)),
-            references,
-        )
-        for field in dataclasses.fields(value)
-        if _names_files(hints[field.name])
+        name: _replaced(getattr(value, name), hint, (*key, kebab_case(name)), references)
+        for name, hint in _of_files(type(value)).items()  # type: ignore[arg-type]
     }
     return dataclasses.replace(value, **changes) if changes else value  # type: ignore[type-var]
+
+
+@functools.cache
+def _of_files(kind: type) -> dict[str, Any]:
+    """The fields of a class that can name files of the host, with their annotated types."""
+    return {name: hint for name, hint in field_types(kind).items() if _names_files(hint)}
 
 
 @functools.cache

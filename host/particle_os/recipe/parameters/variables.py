@@ -11,26 +11,30 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from particle_os.documents.document import Mark, Node, Source
+from particle_os.documents.explanation import SHOWN, quoted
 from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.errors import UsageError
 from particle_os.recipe.parameters.budget import Budget
+from particle_os.recipe.parameters.kinds import (
+    KINDS,
+    Value,
+    VariableKind,
+    as_kind,
+    in_words,
+    kind_of,
+    strings,
+)
 
 KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"
 # Adds to a list variable: --set NAME+=ITEM.
 ADD = "+"
-KINDS = ("string", "integer", "boolean", "list")
-KINDS_IN_WORDS = "a string, an integer, true or false, or a list of strings"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _BEGINNING = re.compile(r"\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
-
-VariableKind = Literal["string", "integer", "boolean", "list"]
-Value = str | int | bool | list[str]
 
 
 class NoSuchVariable(UsageError):
@@ -46,13 +50,15 @@ class NoSuchVariable(UsageError):
 class Variable:
     """A declared variable; `value` is None when the value is missing or wrong.
 
-    `made_of` names the variables in an argument that is the value.
+    `made_of` names the variables in an argument that is the value. `refused` are the texts of a
+    wrong argument, which may be confidential, too.
     """
 
     kind: VariableKind | None
     value: Value | None
     mark: Mark
     made_of: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Variables:
@@ -194,11 +200,12 @@ class Variables:
         for name in names:
             given = self._given.get(name, "")
             value = self._known[name].value if name in self._known else None
+            yield from self._known[name].refused if name in self._known else ()
             # "true" and "false" occur in many messages.
             if given not in ("true", "false"):
                 yield from (given, *(item.strip() for item in given.split(",")))
             if value is not None and not isinstance(value, bool):
-                yield from [str(value)] if isinstance(value, int) else _strings(value)
+                yield from [str(value)] if isinstance(value, int) else strings(value)
         for inner in self._inner:
             yield from inner.texts(names)
 
@@ -256,7 +263,7 @@ class Variables:
                 continue
             value = self._look_up(source, place, match[1])
             if value is not None:
-                size = sum(len(part) + 1 for part in _strings(value))
+                size = sum(len(part) + 1 for part in strings(value))
                 self.budget.charge(source, node.mark, size)
             if value is not None and match[0] == text and not as_text:
                 return value
@@ -352,10 +359,9 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
     value = default.plain()
     found = kind_of(value)
     if found is None or (kind is not None and kind != found):
-        wanted = kind or KINDS_IN_WORDS
-        source.problem(default.mark, "bad-type", f"{name}: the default must be {wanted}")
+        source.problem(default.mark, "bad-type", f"{name}: the default must be {in_words(kind)}")
         return wrong
-    if any("${" in text for text in _strings(value)):
+    if any("${" in text for text in strings(value)):
         message = f"{name}: a default is literal and cannot contain '${{'"
         source.problem(default.mark, "bad-variable", message)
         return wrong
@@ -366,30 +372,10 @@ def _argued(included: Source, name: str, declared: Variable, node: Node) -> Vari
     """A declared variable with an argument as its value."""
     value = node.plain()
     kind = kind_of(value)
+    made_of = tuple(dict.fromkeys(part for inner in node.walk() for part in inner.made_of))
     if kind is None or declared.kind not in (None, kind):
-        wanted = declared.kind or KINDS_IN_WORDS
-        what = {"list": "a list of strings", "boolean": "true or false"}.get(wanted, wanted)
-        included.problem(node.mark, "bad-type", f"{name}: expected {what}")
-        return Variable(None, None, node.mark)
-    made_of = dict.fromkeys(part for inner in node.walk() for part in inner.made_of)
-    return Variable(kind, value, node.mark, tuple(made_of))
-
-
-def kind_of(value: object) -> VariableKind | None:
-    """The kind of a plain value; None for a value that no variable has."""
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case str():
-            return "string"
-        case list() if all(isinstance(item, str) for item in value):
-            return "list"
-    return None
-
-
-def _strings(value: Value) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return value if isinstance(value, list) else []
+        shown = quoted(value) if len(str(value)) <= SHOWN else "a longer text"
+        message = f"{name}: expected {in_words(declared.kind)}, found {shown}"
+        included.problem(node.mark, "bad-type", message, as_kind(node, declared.kind))
+        return Variable(None, None, node.mark, made_of, refused=(shown, str(value)))
+    return Variable(kind, value, node.mark, made_of)

@@ -91,4 +91,6 @@ def _topics(source: Source) -> Iterator[tuple[Mark, str]]:
         yield stage.mark, kind.value if named else "recipe"
     # Of two topics at one place, the last one counts.
     for item in source.included:
-        yield item.mark, "include"
+        kind = item.child("type")
+        own = kind is not None and item.child("include") is None
+        yield item.mark, str(kind.value) if kind is not None and own else "include"

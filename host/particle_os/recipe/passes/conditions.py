@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from particle_agent.contract.options import Options
 from particle_agent.stages.base import When
 
 from particle_os.documents import validation
-from particle_os.documents.document import Key, Node, Source, plain_scalar
+from particle_os.documents.document import Key, Node, Source
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import InvalidDocument
-from particle_os.recipe.parameters.variables import Value, VariableKind, Variables, kind_of
+from particle_os.recipe.parameters.kinds import Value, as_kind, in_words, kind_of
+from particle_os.recipe.parameters.variables import Variables
 
 WHEN, VARIABLE, IS, ARCHITECTURE = "when", "variable", "is", "architecture"
-IN_WORDS = MappingProxyType(
-    {
-        "string": "a string",
-        "integer": "an integer",
-        "boolean": "true or false",
-        "list": "a list of strings",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,22 +106,10 @@ def _has_kind(source: Source, name: str, value: Value, wanted: Node) -> bool:
         source.problem(wanted.mark, "bad-value", message, f"write a value of '{name}'")
     for node in wanted.value if several else [wanted]:
         if kind_of(node.plain()) != kind:
-            what = IN_WORDS[kind]
+            what = in_words(kind)
             message = f"{IS}: the variable '{name}' is {what}, and this value is not"
-            source.problem(node.mark, "bad-type", message, _of_kind(node, kind))
+            source.problem(node.mark, "bad-type", message, as_kind(node, kind) or f"write {what}")
     return len(source.problems) == before
-
-
-def _of_kind(node: Node, kind: VariableKind) -> str:
-    """The hint to write a value as one of another kind."""
-    given = node.value
-    if kind == "string" and isinstance(given, bool | int | float):
-        return f"put it in quotes: '{node.written or str(given).lower()}'"
-    if kind == "list" and isinstance(given, str) and given.isprintable():
-        return f"write the whole list: [{given}, …]"
-    if isinstance(given, str) and kind_of(plain_scalar(given)) == kind:
-        return f"write {given}, without quotes"
-    return f"write {IN_WORDS[kind]}"
 
 
 def _leave_out(source: Source, item: Node, why: str) -> None:

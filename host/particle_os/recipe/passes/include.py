@@ -6,11 +6,14 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from particle_os.documents import document
-from particle_os.documents.document import NODE_LIMIT, Mark, Node, Source
+from particle_os.documents import parsing
+from particle_os.documents.document import Mark, Node, Source
+from particle_os.documents.parsing import NODE_LIMIT
 from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.files.directories import matching
@@ -42,7 +45,7 @@ def expand(source: Source, variables: Variables, inside: Path | None = None) -> 
     if stages := source.root.child("stages"):
         expansion = _Expansion(source, inside)
         expansion.expand(stages, (source.path,), variables)
-        expansion.check_left_out()
+        expansion.check_left_out(variables)
 
 
 def own_stages(directory: Path, inside: Path | None) -> dict[str, Path]:
@@ -57,6 +60,25 @@ def own_stages(directory: Path, inside: Path | None) -> dict[str, Path]:
     return {path.stem: path for path in found if OWN_NAME.fullmatch(path.stem)}
 
 
+class _Inclusion(NamedTuple):
+    """A file that replaces an item of the stages, and the values for its variables.
+
+    There is no path if the item names none. `is_own` means a type of stage of the recipe's own.
+    """
+
+    path: Path | None
+    arguments: Mapping[str, Node]
+    is_own: bool
+
+
+class _Place(NamedTuple):
+    """The files and the variables that an item of the stages has, and its file if it is known."""
+
+    chain: tuple[Path, ...]
+    variables: Variables
+    inclusion: _Inclusion | None = None
+
+
 class _Expansion:
     """The inclusions of one recipe, with counts of the files and of their values."""
 
@@ -64,6 +86,11 @@ class _Expansion:
         self._source = source
         self._inside = inside
         self._count = 0
+        self._read_files: dict[Path, Source] = {}
+        # By the `id` of each item that is left out.
+        self._left_out: dict[int, _Place] = {}
+        # The document while what is left out is checked.
+        self._apart: Source | None = None
         self._nodes = sum(1 for _ in source.root.walk())
         named = source.root.child("architecture")
         self._architecture = str(named.value) if named is not None else Recipe.architecture
@@ -78,35 +105,49 @@ class _Expansion:
             return
         found: list[Node] = []
         for item in stages.value:
-            own = False
-            if isinstance(item.value, dict) and KEY in item.value:
-                self._check_keys(item)
-                path, arguments = self._path(item), self._arguments(item)
-            elif path := self._own_stage(item):
-                arguments = {k: v for k, v in item.value.items() if k not in ("type", WHEN)}
-                own = True
-            else:
+            if (inclusion := self._inclusion(item)) is None:
                 found.append(item)
-                continue
-            self._source.included.append(item)
-            if conditions.holds_for(self._source, item, self._architecture):
-                found += self._included(item, path, arguments, chain, variables, own=own)
+            elif conditions.holds_for(self._source, item, self._architecture):
+                found += self._included(item, inclusion, chain, variables)
+            else:
+                self._left_out[id(item)] = _Place(chain, variables, inclusion)
         stages.value = found
 
-    def check_left_out(self) -> None:
-        """Notes the problems of each inclusion that its condition leaves out."""
-        checked = {id(item) for item in self._source.included}
-        for item in self._source.left_out:
-            has_path = isinstance(item.value, dict) and KEY in item.value
-            if not has_path and not self._own_stage(item):
-                continue
-            if id(item) not in checked:
-                self._source.included.append(item)
-                conditions.check(self._source, item)
-                if has_path:
-                    self._check_keys(item)
-            if has_path and (path := self._path(item)) is not None:
-                self._may_be_read(item, path, ())
+    def check_left_out(self, variables: Variables) -> None:
+        """Notes the problems of each inclusion that its condition leaves out.
+
+        `variables` are those of the recipe. The stages of these inclusions are `apart` in the
+        source, for the checks of their types.
+        """
+        whole, waiting = self._source, [*self._source.left_out]
+        known = {id(item) for item in waiting}
+        apart = self._apart = self._source = copy(whole)
+        apart.notes, apart.files = [], {}
+        while waiting:
+            item, apart.left_out = waiting.pop(), []
+            place = self._left_out.get(id(item), _Place((whole.path,), variables))
+            inclusion = place.inclusion
+            if inclusion is None and (inclusion := self._inclusion(item)):
+                conditions.check(apart, item)
+            if inclusion is not None:
+                whole.apart += self._included(item, inclusion, place.chain, place.variables)
+            elif id(item) not in known:
+                whole.apart.append(item)
+            waiting += apart.left_out
+        self._source = whole
+
+    def _inclusion(self, item: Node) -> _Inclusion | None:
+        """The file that replaces an item of the stages; None for a stage."""
+        if isinstance(item.value, dict) and KEY in item.value:
+            self._check_keys(item)
+            found = _Inclusion(self._path(item), self._arguments(item), is_own=False)
+        elif path := self._own_stage(item):
+            arguments = {k: v for k, v in item.value.items() if k not in ("type", WHEN)}
+            found = _Inclusion(path, arguments, is_own=True)
+        else:
+            return None
+        self._source.included.append(item)
+        return found
 
     def _own_stage(self, item: Node) -> Path | None:
         """The file of a stage whose type is one of the recipe's own."""
@@ -116,18 +157,16 @@ class _Expansion:
     def _included(
         self,
         item: Node,
-        path: Path | None,
-        arguments: Mapping[str, Node],
+        inclusion: _Inclusion,
         chain: tuple[Path, ...],
         variables: Variables,
-        *,
-        own: bool,
     ) -> list[Node]:
+        path, arguments, is_own = inclusion
         if path is None or not self._may_be_read(item, path, chain):
             self._source.incomplete = True
             return []
         try:
-            included = document.load(path)
+            included = self._read(path)
         except InvalidDocument as invalid:
             self._source.problems += invalid.problems
             self._source.incomplete = True
@@ -137,7 +176,7 @@ class _Expansion:
             message = f"the recipe holds more than {NODE_LIMIT} values with what it includes"
             self._refuse(item, message)
         try:
-            if own:
+            if is_own:
                 arguments = _arguments_of_own(included, arguments)
             inner = variables.of_included(included, arguments, item.mark)
             inner.substitute(included)
@@ -145,7 +184,10 @@ class _Expansion:
             if stages is not None:
                 legacy.normalise_stages(included, stages, stage_kinds())
                 conditions.apply(included, stages, inner)
-                templates.fill(included, stages, inner, self._inside)
+                for left in included.left_out:
+                    self._left_out[id(left)] = _Place((*chain, path), inner)
+                if self._source is not self._apart:
+                    templates.fill(included, stages, inner, self._inside)
         finally:
             self._source.files.update(included.files)
             self._source.texts.update(included.texts)
@@ -157,9 +199,15 @@ class _Expansion:
             return []
         self.expand(stages, (*chain, path), inner)
         nodes: list[Node] = stages.value
-        if own:
+        if is_own:
             _share(item, arguments, nodes)
         return nodes
+
+    def _read(self, path: Path) -> Source:
+        """The document of an included file, which is read once however often it is included."""
+        if path not in self._read_files:
+            self._read_files[path] = parsing.load(path)
+        return self._read_files[path].copy()
 
     def _check_keys(self, item: Node) -> None:
         for key, node in item.value.items():

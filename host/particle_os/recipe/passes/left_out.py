@@ -28,9 +28,9 @@ class _LeftOut(Options):
 
 
 def left_out(source: Source) -> Node:
-    """A document with the stages that conditions leave out, without the inclusions."""
+    """A document with the stages that conditions leave out, and those of inclusions among them."""
     included = {id(item) for item in source.included}
-    stages = [item for item in source.left_out if id(item) not in included]
+    stages = [item for item in source.left_out if id(item) not in included] + source.apart
     return Node({"stages": Node(stages, source.root.mark)}, source.root.mark)
 
 
@@ -38,12 +38,12 @@ def check_left_out(reading: Reading) -> None:
     """Notes the wrong types and options of the stages that conditions leave out."""
     source = reading.source
     alone = shallow(source)
-    alone.root, alone.problems = left_out(source), []
+    alone.root, alone.problems = left_out(source), [*source.problems]
     for file in _files(alone.root):
         file.value.pop(templates.ASKED, None)
     with suppress(InvalidDocument):
-        validation.validate(alone, _LeftOut, vocabulary(source))
-    source.problems += alone.problems
+        validation.validate(alone, _LeftOut, vocabulary(alone))
+    source.problems = alone.problems
 
 
 def _files(root: Node) -> Iterator[Node]:

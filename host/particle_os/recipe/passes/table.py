@@ -23,6 +23,7 @@ PASSES = (
     Pass("names of secrets", stages.check_secrets, of_recipe=True),
     Pass("files of secrets", stages.look_for_secrets, of_recipe=True),
     Pass("commands", remarks.check_commands, of_recipe=True),
+    Pass("components", remarks.check_components, of_recipe=True),
     Pass("keys", remarks.check_keys, of_recipe=True),
     Pass("names of units", unit_names.check, of_recipe=True),
     Pass("files that a later stage writes", overwritten.check, of_recipe=True),

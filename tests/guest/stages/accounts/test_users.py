@@ -246,6 +246,18 @@ def test_a_service_may_have_home_and_shell(debian):
     assert {"--system", "--create-home", "/srv/git", "/bin/bash"} <= set(argv)
 
 
+def test_a_service_may_have_groups(debian):
+    make(debian, name="backup", system=True, group="staff", groups=("adm", "sudo"))
+    argv = debian.only("useradd").argv
+    assert "--system" in argv
+    assert argv[argv.index("--gid") + 1] == "staff"
+    assert argv[argv.index("--groups") + 1] == "adm,sudo"
+    make(debian, name="old", system=True, groups=("adm",))
+    argv = debian.only("usermod").argv
+    assert argv[argv.index("--groups") + 1] == "adm"
+    assert "--append" in argv
+
+
 def test_the_comment_is_one_argument_whatever_it_begins_with(debian):
     make(debian, name="admin", comment="-R Ada, Countess")
     argv = debian.only("useradd").argv
@@ -265,6 +277,16 @@ def test_keys_need_a_home_directory(debian):
 
 
 KEY_FILE = f'# of the team\n\n{KEY}\nrestrict,command="ls -l" ssh-rsa AAAAB3NzaC1yc2E= other\n'
+
+
+def test_inline_keys_with_options_are_written_as_those_of_a_file(debian):
+    lines = (KEY, f'restrict,command="ls -l" {KEY}', f'from="192.0.2.0/24" {KEY}')
+    (debian.directory / "0123").write_text("\n".join(("# of the team", "", *lines)))
+    make(debian, name="inline", ssh_authorized_keys=lines)
+    make(debian, name="filed", ssh_authorized_keys_file="sha256:0123")
+    inline = debian.read("/home/inline/.ssh/authorized_keys")
+    assert inline == debian.read("/home/filed/.ssh/authorized_keys")
+    assert inline.splitlines() == [*lines]
 
 
 def test_keys_from_a_file_come_after_those_of_the_recipe(debian):

@@ -120,6 +120,7 @@ def test_a_tree_over_the_root_directory_changes_no_directory_that_was_there(live
         ("etc", tarfile.DIRTYPE, 0o777, ""),
         ("etc/secret", tarfile.REGTYPE, 0o600, "x"),
         ("root/tool", tarfile.REGTYPE, 0o4755, "x"),
+        ("var/mail/sender", tarfile.REGTYPE, 0o2755, "x"),
         ("opt/new", tarfile.DIRTYPE, 0o2750, ""),
         ("home/ann/.config/app", tarfile.REGTYPE, 0o640, "x"),
     )
@@ -128,9 +129,11 @@ def test_a_tree_over_the_root_directory_changes_no_directory_that_was_there(live
     Files(files=(File(path="/", source=source),)).run(lived_in)
     assert {path: lived_in.mode(path) for path in before} == before
     modes = {"/etc/secret": 0o600, "/root/tool": 0o4755, "/opt/new": 0o2750}
+    modes["/var/mail/sender"] = 0o2755
     assert {path: lived_in.mode(path) for path in modes} == modes
     hers = {"app": (1000, 1001), ".config": (1000, 1001)}
-    assert lived_in.owners == {**hers, **dict.fromkeys(("secret", "tool", "opt", "new"), (0, 0))}
+    ours = ("secret", "tool", "sender", "opt", "new")
+    assert lived_in.owners == {**hers, **dict.fromkeys(ours, (0, 0))}
 
 
 def test_an_existing_directory_gets_only_what_the_recipe_names(lived_in):

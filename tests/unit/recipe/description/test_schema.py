@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from particle_agent.stages import RECIPE_STAGES
-from particle_os.documents import document
+from particle_os.documents import parsing
 from particle_os.errors import InvalidDocument
 from particle_os.recipe import loading
 from particle_os.recipe.checks.kinds import KINDS
@@ -30,7 +30,7 @@ BLOCKS = [*blocks("README.md"), *blocks("docs/recipes.md")]
 def parse(tmp_path, text):
     path = tmp_path / "document.yml"
     path.write_text(text)
-    return document.load(path).data
+    return parsing.load(path).data
 
 
 def complaints(schema, data):
@@ -53,7 +53,7 @@ def test_every_reference_leads_somewhere():
 
 @pytest.mark.parametrize("path", sorted(data_directory("recipes").rglob("*.yml")), ids=str)
 def test_the_recipes_of_the_tree_fit(path):
-    assert complaints(RECIPES(), document.load(path).data) == []
+    assert complaints(RECIPES(), parsing.load(path).data) == []
 
 
 @pytest.mark.parametrize("text", BLOCKS, ids=lambda text: text.splitlines()[0])

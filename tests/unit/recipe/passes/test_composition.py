@@ -32,8 +32,8 @@ def test_one_file_is_included_with_different_arguments(load):
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ("packages: nano", ("bad-type", "packages: expected a list of strings")),
-        ("packages: [], port: many", ("bad-type", "port: expected integer")),
+        ("packages: nano", ("bad-type", 'packages: expected a list of strings, found "nano"')),
+        ("packages: [], port: many", ("bad-type", 'port: expected an integer, found "many"')),
         ("packages: [], pakages: []", ("unknown-variable", "base.yml has no variable 'pakages'")),
         ("zone: x", ("missing-value", "the variable 'packages' of base.yml has no value")),
     ],

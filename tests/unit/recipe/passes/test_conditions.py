@@ -116,7 +116,8 @@ def test_a_problem_of_an_include_is_not_one_of_the_stage_before(load):
 
 def test_conditions_hold_for_included_files_and_beside_an_architecture(load):
     when = "when: {variable: outer, is: no, architecture: amd64}"
-    stages = f"  - {{include: base.yml, {when}}}\n  - {{type: run, script: x, {when}}}\n"
+    stages = f"  - {{include: base.yml, with: {{packages: [vim]}}, {when}}}\n"
+    stages += f"  - {{type: run, script: x, {when}}}\n"
     assert len(load(stages, base=BASE).recipe.stages) == 1
     stage = "  - {type: run, script: x, when: {variable: outer, is: 'yes', architecture: arm64}}\n"
     assert len(load(stage).recipe.stages) == 1
