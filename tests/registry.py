@@ -213,7 +213,7 @@ def debian_registry(directory):
 
 
 def address_of(registry, log):
-    """Where a docker-registry listens that was asked to choose a port: its log tells."""
+    """Where a docker-registry listens that was asked to choose a port, by its log."""
 
     def found():
         assert registry.poll() is None, log.read_text()
