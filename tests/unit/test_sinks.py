@@ -74,7 +74,7 @@ SINKS = {
         "publishing/containerdisk": "pack",
         "publishing/gpt": "move_second_table _protect",
         "recipe/files/attachments": "Attachment.open _pack",
-        "recipe/secrets": "_key",
+        "recipe/parameters/secrets": "_key",
         "sandbox/helper": "_make _split _write_kernel",
         "sandbox/running": "_make_empty",
         "sandbox/starting": "_with_agent",

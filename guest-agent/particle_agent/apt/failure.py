@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from particle_agent.contract import debian_components
+from particle_agent.contract.packages import components_of
 from particle_agent.errors import NetworkError, StageError
 
 UNREACHABLE = re.compile(
@@ -142,7 +142,7 @@ def _missing_hint(text: str) -> str | None:
     if match is None:
         return None
     name = match["name"] or match["other"]
-    if wanted := debian_components.of(name):
+    if wanted := components_of(name):
         component = " or ".join(wanted)
         return f"The component {component} may have it: see 'components' of the stage 'sources'."
     return "Check the name with 'apt-cache policy' against the suite of the base image."

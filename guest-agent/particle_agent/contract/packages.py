@@ -1,4 +1,4 @@
-"""The content of the disk of packages, which the host writes and the agent reads."""
+"""Packages of Debian: the disk that the host fills with them, and the components of some."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ LOOSE = "loose"
 SETTINGS = ("APT::Default-Release", "Acquire::http::Proxy", "Acquire::https::Proxy")
 MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/")
 FIELD = re.compile(r"(?m)^(Package|Architecture|Version): *(\S+)")
+
+
+# The components of Debian that images do not have by default, and names of packages in them
+# (https://www.debian.org/doc/debian-policy/ch-archive.html#archive-areas).
+COMPONENTS = {
+    ("non-free-firmware",): re.compile(r"firmware-(?!linux-free)|.*-microcode$|.*-firmware$"),
+    ("contrib", "non-free"): re.compile(r"nvidia-|broadcom-sta|rar$|unrar$|steam|zfs"),
+}
+
+
+def components_of(package: str) -> tuple[str, ...]:
+    """The components that may have a package; none for a package of main."""
+    return next((found for found, names in COMPONENTS.items() if names.match(package)), ())
 
 
 @dataclass(frozen=True, kw_only=True)

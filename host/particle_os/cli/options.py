@@ -229,18 +229,12 @@ VARIABLES = click.option(
     metavar="NAME=VALUE",
     help="Set a variable of the recipe; commas separate the items of a list.",
 )
-ALLOW_OUTSIDE = click.option(
-    "--allow-outside", is_flag=True,
-    help="Let the recipe name files outside of its directory.",
-)  # fmt: skip
-ALLOW_ENV = click.option(
-    "--allow-env", multiple=True, metavar="NAME",
-    help="Let the recipe take this environment variable for a secret; can be repeated.",
-)  # fmt: skip
-FORMAT = click.option(
-    "--format", "given_format", type=click.Choice(list(FORMATS)),
-    help="The image's format; raw and qcow2 are detected.",
-)  # fmt: skip
+ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
+                             help="Let the recipe name files outside its directory.")  # fmt: skip
+ALLOW_ENV = click.option("--allow-env", multiple=True, metavar="NAME", help="Let the recipe take "
+                         "this environment variable for a secret; can be repeated.")  # fmt: skip
+FORMAT = click.option("--format", "given_format", type=click.Choice(list(FORMATS)),
+                      help="The image's format; raw and qcow2 are detected.")  # fmt: skip
 FIRMWARE = click.option("--firmware", type=click.Choice(FIRMWARES), help="uefi-secure is UEFI with "
                         "Secure Boot.  [default: bios, or uefi if that alone fits]")  # fmt: skip
 ACCEL = click.option(

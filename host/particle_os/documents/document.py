@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
+from copy import copy as shallow
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,13 +60,13 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
-    def copy(self) -> Node:
-        """The same value with copies of all nodes in it."""
+    def fresh(self) -> Node:
+        """A copy of the value and of all nodes in it."""
         value = self.value
         if isinstance(value, dict):
-            value = {name: node.copy() for name, node in value.items()}
+            value = {name: node.fresh() for name, node in value.items()}
         elif isinstance(value, list):
-            value = [node.copy() for node in value]
+            value = [node.fresh() for node in value]
         # `dataclasses.replace` would take longer than the parser.
         return Node(
             value, self.mark, self.key, self.unknown, self.written, self.made_of,
@@ -113,10 +113,10 @@ class Source:
         self.apart: list[Node] = []
         self._withheld = Withheld()
 
-    def copy(self) -> Source:
-        """The document for another pass over it, which then does not read the file again."""
-        other = copy(self)
-        other.root = self.root.copy()
+    def fresh(self) -> Source:
+        """A copy for those who change the document. It spares them from reading the file again."""
+        other = shallow(self)
+        other.root = self.root.fresh()
         other.problems, other.notes = [*self.problems], [*self.notes]
         other.left_out, other.included = [*self.left_out], [*self.included]
         other.apart = [*self.apart]

@@ -85,7 +85,7 @@ class Vocabulary:
         return next((each for each in known if each in allowed), None) or nearest(word, allowed)
 
     def rule_hint(self, message: str) -> str | None:
-        """What to do about a broken rule."""
+        """The hint about a broken rule."""
         return next((hint for part, hint in self.rules.items() if part in message), None)
 
 

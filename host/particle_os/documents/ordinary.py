@@ -1,4 +1,4 @@
-"""Tells ordinary words from what may be a secret, in a document whose types say nothing about it.
+"""Finds ordinary words, unlike secrets, in a document whose types say nothing about its values.
 
 A misspelt key, a wrong container or a syntax error leaves values without a type. Any of them may be
 a password, so a value is shown only if it consists of ordinary words and no key above it has a name
@@ -50,7 +50,7 @@ def names_secret(text: str) -> bool:
 
 
 def is_ordinary(text: str) -> bool:
-    """Whether a text consists of ordinary words, none of which looks like a password or a key."""
+    """Whether a text consists of ordinary words and has nothing like a password or a key."""
     bare = _VARIABLE.sub("", text)
     if not _USUAL.fullmatch(bare) or _NAMED_SECRET.search(bare) or names_secret(bare):
         return False

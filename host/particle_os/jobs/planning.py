@@ -12,9 +12,10 @@ from particle_agent.stages.output.export import Export, Publish
 from particle_os.base.lookup import find_base
 from particle_os.jobs.execution import earlier_work
 from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions, Plan, check_attached
-from particle_os.recipe import loading, secrets
+from particle_os.recipe import loading
 from particle_os.recipe.base_reference import check_base_reference
 from particle_os.recipe.model import LoadedRecipe
+from particle_os.recipe.parameters import secrets
 from particle_os.report.preview import Preview, Step
 from particle_os.sandbox import helper
 from particle_os.sandbox.template import Template, any_template, template_for, with_mirror

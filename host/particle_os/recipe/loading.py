@@ -16,7 +16,7 @@ from particle_os.recipe import foreign_recipe
 from particle_os.recipe.model import BootTest, LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
 from particle_os.recipe.parameters import matrix
-from particle_os.recipe.passes import include, legacy
+from particle_os.recipe.passes import legacy
 from particle_os.recipe.passes.reading import Pass, Reading
 from particle_os.recipe.passes.structure import check_length, read_goss
 from particle_os.recipe.passes.table import PASSES, advised, run
@@ -125,7 +125,7 @@ def load_stage(
     Raises the errors of `load`, and UsageError for a stage that cannot run alone.
     """
     kind = kind.removeprefix(legacy.PREFIX)
-    _check_runs_alone(kind, path.parent, allow_outside)
+    _check_runs_alone(kind, path)
     reading = _begin(path, given, base, allow_outside)
     left = OF_WHOLE_RECIPES if kind in stage_kinds() else OF_WHOLE_RECIPES - {INCLUDED}
     variables, *others, needs = (each for each in PASSES if each.name not in left)
@@ -157,7 +157,7 @@ def _left_out(notes: Sequence[Problem]) -> UsageError:
 
 def _document(recipe: Path | Source) -> Source:
     """A document of its own, because the passes change it."""
-    return recipe.copy() if isinstance(recipe, Source) else read(recipe)
+    return recipe.fresh() if isinstance(recipe, Source) else read(recipe)
 
 
 def _begin(
@@ -181,9 +181,9 @@ def _loaded(reading: Reading) -> LoadedRecipe:
     return replace(reading.loaded, notes=tuple(reading.source.notes))
 
 
-def _check_runs_alone(kind: str, directory: Path, allow_outside: bool) -> None:
-    own = include.own_stages(directory, None if allow_outside else directory)
-    known = sorted({*stage_kinds(), *own} - {DISK_STAGE})
+def _check_runs_alone(kind: str, path: Path) -> None:
+    found = vocabulary(Source(path)).names(("stages", "type"))
+    known = [name for name in found if name != DISK_STAGE]
     if kind not in known:
         hint = did_you_mean(nearest(kind, known), known)
         if kind == DISK_STAGE:

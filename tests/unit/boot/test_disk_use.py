@@ -33,7 +33,9 @@ def explained(during_kernel, outcome=FAILURE, phase="kernel", disk="nvme"):
     monitor.operations = during_kernel
     hardware = SimpleNamespace(disk=disk)
     request = SimpleNamespace(
-        variant=SimpleNamespace(hardware=hardware), image=Path("/none"), format="raw"
+        variant=SimpleNamespace(hardware=hardware, firmware="bios"),
+        image=Path("/none"),
+        format="raw",
     )
     return use.explain(outcome, request)
 

@@ -63,8 +63,8 @@ def test_options_stand_in_groups():
     shown = run("build", "--help").stdout
     titles = [line for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
     assert titles == [
-        "Options:", "The recipe:", "The result:", "The virtual machine:", "Network and packages:",
-        "Earlier builds:", "What is shown:",
+        "The recipe:", "Network and packages:", "The virtual machine:", "Earlier builds:",
+        "Shared cache:", "Several images and machines:", "The result:", "What is shown:",
     ]  # fmt: skip
     machine = shown.partition("The virtual machine:")[2].partition("\n\n")[0]
     assert "--memory SIZE" in machine
@@ -307,7 +307,7 @@ def test_a_failed_system_call_is_named_with_its_place_and_advice(
     def fail(*arguments, **options):
         raise OSError(number, os.strerror(number), str(tmp_path / "a"), None, str(tmp_path / "b"))
 
-    monkeypatch.setattr(loading, "load", fail)
+    monkeypatch.setattr(loading, "read", fail)
     result = run("validate", tmp_path / "x.yml")
     assert result.exit_code == 5
     assert f"error: {os.strerror(number)}: {tmp_path}/a -> {tmp_path}/b\n" in result.stderr
@@ -316,7 +316,7 @@ def test_a_failed_system_call_is_named_with_its_place_and_advice(
 
 
 def test_an_error_of_a_call_without_a_file_is_told_in_words(monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "load", lambda *_, **__: os.read(10**6, 1))
+    monkeypatch.setattr(loading, "read", lambda *_, **__: os.read(10**6, 1))
     result = run("validate", tmp_path / "x.yml")
     assert result.exit_code == 5
     assert "error: Bad file descriptor\n" in result.stderr
@@ -327,7 +327,7 @@ def test_a_full_disk_is_named_with_its_place(monkeypatch, tmp_path, number):
     def fail(*arguments, **options):
         raise OSError(number, "no room", str(tmp_path / "missing" / "file"))
 
-    monkeypatch.setattr(loading, "load", fail)
+    monkeypatch.setattr(loading, "read", fail)
     result = run("validate", tmp_path / "x.yml")
     assert result.exit_code == 5
     assert f"no space left in {tmp_path};" in result.stderr

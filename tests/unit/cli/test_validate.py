@@ -162,7 +162,7 @@ def test_the_name_of_a_shipped_recipe_that_is_misspelt_is_told(tmp_path, monkeyp
 
 @pytest.fixture
 def reads(monkeypatch):
-    """How often each file is parsed, by its name."""
+    """The number of times that each file is parsed, by its name."""
     found, load = Counter(), parsing.load
 
     def counted(path):

@@ -11,7 +11,8 @@ from particle_os.documents.document import Mark
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan
-from particle_os.recipe import loading, secrets
+from particle_os.recipe import loading
+from particle_os.recipe.parameters import secrets
 
 from ..cli.command_line import run
 

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 from particle_os.errors import VmError
@@ -37,14 +38,11 @@ def test_a_secret_is_in_neither_the_file_nor_the_end(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_is_named_and_not_the_console(tmp_path, monkeypatch):
-    class Full:
-        closed = False
-
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     transcript = Transcript(ConsoleLog(tmp_path / "console.log", Gate()))
-    monkeypatch.setattr(transcript, "_file", Full())
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(VmError, match="log of the VM's console cannot be written: No space left"):
         transcript.write(b"a line\n")
 

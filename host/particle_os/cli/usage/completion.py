@@ -13,7 +13,7 @@ from particle_agent.stages import RECIPE_STAGES
 from particle_os.errors import ParticleError
 from particle_os.recipe import loading
 from particle_os.recipe.description import reference
-from particle_os.recipe.description.reference import ReferenceEntry
+from particle_os.recipe.description.entries import ReferenceEntry
 from particle_os.recipe.model import stage_name
 from particle_os.recipe.passes import include
 from particle_os.recipe.shipped import USUAL, found_recipe, shipped

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from particle_os.recipe.description import reference, schema
-from particle_os.recipe.description.reference import Option, ReferenceEntry
+from particle_os.recipe.description import own_stages, schema
+from particle_os.recipe.description.entries import Option, ReferenceEntry
 from particle_os.recipe.description.schema import Schema
 from particle_os.recipe.passes import include
 
@@ -34,7 +34,7 @@ def included(directory: Path) -> Schema:
 
 
 def _add(whole: Schema, stages: Schema, directory: Path) -> None:
-    for entry, _ in reference.own_stages(directory):
+    for entry, _ in own_stages.entries(directory):
         name = f"own-{entry.name}"
         whole["definitions"][name] = _stage(entry)
         stages["items"]["anyOf"].append({"$ref": f"#/definitions/{name}"})

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from particle_agent.stages import RECIPE_STAGES
 
-from particle_os.documents import parsing
-from particle_os.documents.document import Node
-from particle_os.documents.words import did_you_mean, nearest
-from particle_os.errors import UsageError, printable
 from particle_os.recipe import model
 from particle_os.recipe.checks.kinds import KINDS
+from particle_os.recipe.description import own_stages as own_types
+from particle_os.recipe.description.entries import Option, ReferenceEntry, unknown
 from particle_os.recipe.description.schema import common_options, of_recipes
 from particle_os.recipe.description.schema import recipes as written_form
 from particle_os.recipe.names import owners_hint
-from particle_os.recipe.parameters import kinds, matrix, variables
+from particle_os.recipe.parameters import matrix, variables
 from particle_os.recipe.passes import include, legacy
 
 CHECKS_HEADER = """\
@@ -66,27 +62,6 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         of_texts = "anyOf" not in schema.get("additionalProperties", {})
         return "mapping from name to text" if of_texts else "mapping"
     return str(schema.get("type", "value"))
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option; `inner` are the classes that its type refers to."""
-
-    name: str
-    type: str
-    required: bool
-    default: str
-    description: str
-    inner: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ReferenceEntry:
-    """The description of a stage, or of a class within the options of a stage."""
-
-    name: str
-    description: str
-    options: tuple[Option, ...]
 
 
 def _read(
@@ -141,7 +116,7 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
     keys = definitions["Recipe"]["properties"]
     own = include.own_stages(directory, directory) if directory else {}
     if first not in classes and first in own:
-        return _of_own_stage(first, own[first], rest)
+        return own_types.of_own_stage(first, own[first], rest)
     if first not in classes:
         others = {
             **dict.fromkeys(checks, "check"),
@@ -159,16 +134,13 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
         name = f"check.{first}"
     if first not in classes:
         known = classes if classes is checks else {*classes, *keys, *own}
-        raise _unknown("check" if classes is checks else "stage or key", first, known)
+        raise unknown("check" if classes is checks else "stage or key", first, known)
     found: ReferenceEntry | Option = _entry(name, classes[first], definitions)
     inner = [classes[first]]
     for option in rest:
         options = {o.name: o for kind in inner for o in _read(kind, definitions)}
         if option not in options:
-            error = _unknown("option", option, options)
-            if near := owners_hint(option):
-                error.hint = near
-            raise error
+            raise unknown("option", option, options, owners_hint(option))
         found, inner = options[option], list(options[option].inner)
     if isinstance(found, Option) and found.inner:
         kind = found.inner[0]
@@ -179,46 +151,7 @@ def find(path: str, directory: Path | None = None) -> ReferenceEntry | Option:
 
 def own_stages(directory: Path) -> Iterator[tuple[ReferenceEntry, Path]]:
     """The own types of stages of the recipes in `directory`, with their files."""
-    for name, path in include.own_stages(directory, directory).items():
-        if name not in model.stage_kinds():
-            found = _of_own_stage(name, path, ())
-            assert isinstance(found, ReferenceEntry)
-            yield found, path
-
-
-def _of_own_stage(name: str, path: Path, rest: Sequence[str]) -> ReferenceEntry | Option:
-    """The entry of a file stages/NAME.yml, or of one of its variables. Raises InvalidDocument."""
-    source = parsing.load(path)
-    description = source.root.child("description")
-    declared = source.root.child(variables.KEY)
-    inner = declared.value if declared is not None and isinstance(declared.value, dict) else {}
-    options = {key: _of_variable(key, node) for key, node in inner.items()}
-    text = (
-        description.value
-        if description is not None and isinstance(description.value, str)
-        else f"A type of stage of this recipe's own: {path}"
-    )
-    found = ReferenceEntry(name, printable(text, 1000), tuple(options.values()))
-    if not rest:
-        return found
-    if len(rest) > 1 or rest[0] not in options:
-        raise _unknown("option", ".".join(rest), options)
-    return options[rest[0]]
-
-
-def _of_variable(name: str, node: Node) -> Option:
-    """The option that a variable of a file of stages makes."""
-    given = node.plain()
-    stated = given if isinstance(given, dict) else {"default": given}
-    default = stated.get("default")
-    named = stated.get("type")
-    kind = named if named in kinds.KINDS else kinds.kind_of(default) or "value"
-    shown = "" if default is None else json.dumps(default, ensure_ascii=False)
-    described = stated.get("description")
-    about = printable(described, 1000) if isinstance(described, str) else ""
-    return Option(
-        printable(name, 100), str(kind), default is None, printable(shown, 200), about, ()
-    )
+    return own_types.entries(directory)
 
 
 @functools.cache
@@ -242,12 +175,6 @@ def all_checks() -> ReferenceEntry:
 def _entry(name: str, kind: str, definitions: dict[str, Any]) -> ReferenceEntry:
     description = str(definitions[kind]["description"])
     return ReferenceEntry(name, description, tuple(_read(kind, definitions)))
-
-
-def _unknown(what: str, name: str, known: Collection[str]) -> UsageError:
-    names = sorted(known)
-    hint = did_you_mean(nearest(name, names), names)
-    return UsageError(f"there is no {what} '{name}'", hint=hint)
 
 
 def text(found: ReferenceEntry | Option) -> str:

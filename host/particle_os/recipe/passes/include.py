@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from copy import copy
+from copy import copy as shallow
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -121,7 +121,7 @@ class _Expansion:
         """
         whole, waiting = self._source, [*self._source.left_out]
         known = {id(item) for item in waiting}
-        apart = self._apart = self._source = copy(whole)
+        apart = self._apart = self._source = shallow(whole)
         apart.notes, apart.files = [], {}
         while waiting:
             item, apart.left_out = waiting.pop(), []
@@ -207,7 +207,7 @@ class _Expansion:
         """The document of an included file, which is read once however often it is included."""
         if path not in self._read_files:
             self._read_files[path] = parsing.load(path)
-        return self._read_files[path].copy()
+        return self._read_files[path].fresh()
 
     def _check_keys(self, item: Node) -> None:
         for key, node in item.value.items():

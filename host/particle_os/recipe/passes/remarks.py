@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from particle_agent.contract import commands, debian_components
-from particle_agent.stages import RecipeStage
+from particle_agent.contract import commands
 from particle_agent.stages.accounts.users import Users
-from particle_agent.stages.contents.files import Files
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.settings.services import Services
-from particle_agent.stages.software.apt import Apt
-from particle_agent.stages.software.sources import Sources
 
 from particle_os.documents.document import Key
-from particle_os.recipe import dependencies
+from particle_os.recipe import components
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.recipe.passes.reading import Reading
 
-# Stands for all components.
-ANY = ("any",)
 # A part of the keys in our recipes and templates. No key of a person contains these words.
 PLACEHOLDER = "YourOwnPublicKey"
 
@@ -39,31 +32,10 @@ def check_keys(reading: Reading) -> None:
 
 
 def check_components(reading: Reading) -> None:
-    """Notes packages of components that no stage before adds to the sources of a Debian base."""
-    source, recipe = reading.source, reading.recipe
-    assert recipe is not None
-    base = recipe.base_image if reading.base is None else reading.base
-    added = set[str]()
-    for number, stage in enumerate(recipe.stages if dependencies.is_released(base) else ()):
-        if isinstance(stage, Sources):
-            added.update(stage.components, *(each.components for each in stage.repositories))
-        elif not isinstance(stage, Apt) and not stage.only_configures:
-            # Scripts and files may bring sources.
-            added.update(ANY if _may_bring_sources(stage) else ())
-        for index, name in enumerate(stage.packages if isinstance(stage, Apt) else ()):
-            wanted = debian_components.of(re.split("[:=/]", name)[0])
-            if wanted and not added & {*wanted, *ANY}:
-                missing = ", ".join(wanted)
-                message = (
-                    f"'{name}' seems to be in {' or '.join(wanted)}, which the base does not have: "
-                    f"put '- {{type: sources, components: [{missing}]}}' before this stage"
-                )
-                mark = source.mark(("stages", number, "packages", index))
-                source.note(mark, "missing-component", message)
-
-
-def _may_bring_sources(stage: RecipeStage) -> bool:
-    return not isinstance(stage, Files) or stage.may_write_below("/etc/apt")
+    """Notes packages of components of Debian that the sources of the image do not have."""
+    assert reading.recipe is not None
+    base = reading.recipe.base_image if reading.base is None else reading.base
+    components.check(reading.source, reading.recipe, base)
 
 
 def check_commands(reading: Reading) -> None:

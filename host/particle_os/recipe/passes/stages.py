@@ -15,9 +15,9 @@ from particle_os.recipe import dependencies
 from particle_os.recipe.files.attachments import Origin, attach, look
 from particle_os.recipe.model import LoadedRecipe, Recipe, stage_kinds
 from particle_os.recipe.names import vocabulary
+from particle_os.recipe.parameters.secrets import fault_of_file
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import architecture_of, may_apply
-from particle_os.recipe.secrets import fault_of_file
 
 
 @dataclass(frozen=True, kw_only=True)

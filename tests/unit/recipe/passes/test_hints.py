@@ -67,6 +67,9 @@ def test_a_package_of_another_component_is_noted_with_the_stage_that_adds_it(tmp
         assert f"put '- {{type: sources, components: [{wanted}]}}' before this stage" in message
     assert [column for column, _ in missing(tmp_path, SOURCES + FIRMWARE)] == [46]
     assert len(missing(tmp_path, FIRMWARE + SOURCES)) == 3
+    users = "  - {type: users, users: [{name: a}]}\n"
+    assert len(missing(tmp_path, users + FIRMWARE)) == 3
+    assert missing(tmp_path, FIRMWARE.replace("type:", "when: {architecture: arm64}, type:")) == []
 
 
 @pytest.mark.parametrize("stage", [ETC, "  - {type: run, script: x}\n"])
