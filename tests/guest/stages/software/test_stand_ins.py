@@ -138,7 +138,8 @@ def test_any_failure_beside_dpkg_is_reported_and_holds_nothing_up(
     on_install(debian, install)
     with pytest.raises(RuntimeError, match="the thread fails"):
         Apt(packages=("linux-image-amd64",)).run(debian)
-    assert debian.read("/real/asked") == "-a 6.12-amd64\n"
+    # The thread may have seen the first request before its calls fail.
+    assert debian.read("/real/asked").endswith("-a 6.12-amd64\n")
     assert debian.list("/run") == []
 
 
