@@ -106,11 +106,15 @@ def test_the_wheel_and_the_sdist_are_small_and_complete(distributions: dict[str,
     assert max(path.stat().st_size for path in distributions.values()) < MOST_BYTES
     with zipfile.ZipFile(distributions["wheel"]) as wheel:
         names = set(wheel.namelist())
-    for name in ("recipes/server.yml", "vm-templates/debian-13.yml", "recipes/schema.json"):
+    for name in (
+        "recipes/templates/server.yml",
+        "vm-templates/debian-trixie.yml",
+        "recipes/schema.json",
+    ):
         assert f"particle_os/data/{name}" in names
     shared = {name.partition(".data/data/")[2] for name in names}
     assert "share/man/man1/particle-os-build.1" in shared
-    assert "share/bash-completion/completions/particle-os.bash" in shared
+    assert "share/bash-completion/completions/particle-os" in shared
 
 
 @pytest.mark.weekly
