@@ -104,7 +104,7 @@ def with_mirror(template: Template, mirror: str) -> Template:
     if not constraint.accepts(mirror):
         raise UsageError(
             f"--mirror: expected {constraint.what}, found '{mirror}'",
-            hint="Name a mirror of Debian, such as http://deb.debian.org/debian.",
+            hint="Name a mirror of Debian, such as http://mirror.example.org/debian.",
         )
     return replace(template, mirror=mirror)
 
