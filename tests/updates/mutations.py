@@ -184,7 +184,7 @@ MUTATIONS = {
     "corrupt-object": Mutation("parent", "upgrade-failed", corrupt, "taking the update"),
     "truncated-object": Mutation("parent", "upgrade-failed", truncated, "taking the update"),
     "missing-object": Mutation("parent", "upgrade-failed", missing, "taking the update"),
-    "interrupted-download": Mutation("parent", "upgrade-failed", interrupted, "taking the update"),
+    "interrupted-download": Mutation("parent", "upgrade-failed", interrupted, "partial file"),
     "no-space": Mutation("parent", "upgrade-failed", no_space, "taking the update"),
     "nothing-newer": Mutation("parent", "upgrade-failed", older, "no newer commit"),
     "another-branch": Mutation("parent", "upgrade-failed", another_branch, "taking the update"),
