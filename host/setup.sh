@@ -10,7 +10,7 @@ set -eu
 TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
 # with completion, a browser, machines of another architecture.
-TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
+TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common iproute2 lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }

@@ -168,6 +168,8 @@ def report_build() -> None:
 
 def write_junit(path: Path, content: bytes) -> None:
     """Writes a new file beside, so that no link of the build's user is followed."""
+    # A job that is cancelled before its build has no directory yet.
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
         new.write(content)
     Path(new.name).chmod(0o644)
