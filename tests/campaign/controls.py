@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..orphan import planted_orphan
 from ..vm.conftest import Account
 from .checker import HIDDEN, losses_of_next, overwritten, processes_left
 from .processes import descendants
 from .table import flip
 from .trial import Place, Reference, copy, make_place
 
-# A process that has left its parent and its session.
-ORPHAN = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"
 Plant = Callable[[Place, Reference], object]
 FILES: dict[str, Plant] = {
     "a working directory": lambda place, _: (place.cache / "work/tmp1").mkdir(parents=True),
@@ -60,11 +57,10 @@ def _undisturbed(account: Account, reference: Reference, directory: Path) -> Pla
 
 def _finds_a_process() -> bool:
     known = [pid for pid, _ in descendants(os.getpid())]
-    subprocess.run([sys.executable, "-c", ORPHAN], check=True)
+    pid = planted_orphan()
     found = bool(processes_left(known, seconds=0))
-    for pid in {pid for pid, _ in descendants(os.getpid())} - {*known}:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
     return found
 
 

@@ -22,6 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..orphan import planted_orphan
 from ..played_cache import CachedFarm
 from ..played_farm import MARK, PlayedFarm, events, marked, start_client, statuses
 from ..waiting import until
@@ -207,8 +208,7 @@ def _orphans(farm: PlayedFarm) -> list[str]:
 def _finds_an_orphan(place: Path) -> bool:
     """A positive control: plants a process that no parent will end."""
     farm = PlayedFarm(place)
-    code = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\ntime.sleep(600) # orphan"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, MARK: farm.mark})
+    planted_orphan({MARK: farm.mark})
     found = _orphans(farm)
     for pid in marked(farm.mark):
         os.kill(pid, signal.SIGKILL)

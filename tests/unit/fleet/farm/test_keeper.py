@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 
 import pytest
 from particle_os.fleet.build_process import Ended
@@ -15,6 +14,7 @@ from particle_os.fleet.farm.member import task
 from particle_os.fleet.farm.member.settings import WorkerSettings
 from particle_os.fleet.farm.names import SETTINGS
 
+from ....orphan import planted_orphan
 from ....played_farm import MARK, command, events, marked
 from ....waiting import HANG_SECONDS, until
 from ...report.pages import result, verdict
@@ -124,11 +124,8 @@ def test_the_end_of_the_keeper_ends_the_build(place, keeper, number):
 
 def test_a_planted_orphan_is_found(place):
     """A positive control of `marked`: the orphan is in a session of its own, under process 1."""
-    leave = "if os.fork(): os._exit(0)"
-    code = f"import os, time\n{leave}\nos.setsid()\n{leave}\ntime.sleep(1000)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    (pid,) = until(lambda: marked(place.name))
-    assert "time.sleep(1000)" in marked(place.name)[pid]
+    pid = planted_orphan()
+    assert set(marked(place.name)) == {pid}
     os.kill(pid, signal.SIGKILL)
     assert nothing_is_left(place)
 
