@@ -42,7 +42,7 @@ demo: setup ## Build recipes/minimal-test.yml and boot it
 test: setup ## Run all tests, with virtual machines
 	@sh host/setup.sh test-packages
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest -q -n 4 -m "slow and not weekly" tests/unit tests/guest
+	@$(BIN)/pytest -q -n 4 -m "(slow or costly) and not weekly" tests/unit tests/guest
 	@$(MAKE) --no-print-directory vm-test
 
 # Keep bytecode caching on: otherwise each of hundreds of test processes recompiles every module.
@@ -61,7 +61,7 @@ lint:
 
 unit-test:
 	@sh host/setup.sh programs
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not weekly" $(TESTS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not costly and not weekly" $(TESTS)
 
 vm-test:
 	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
@@ -81,6 +81,10 @@ recipes: setup ## Build and boot every recipe of recipes/
 mutations: setup ## Break images in every known way and check each verdict (RUNS=10 JOBS=1 ONLY=)
 	@sh host/setup.sh test-packages
 	@$(BIN)/python tests/broken.py --runs $(RUNS) --jobs $(JOBS) --only "$(ONLY)"
+
+costly: setup ## List the tests that take most of the time; `make check` leaves them to `make test`
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not weekly" --junitxml $(OUT)/costly.xml tests/unit tests/guest
+	@$(BIN)/python -m tests.costly $(OUT)/costly.xml
 
 good: setup ## Boot good images of any tool repeatedly (IMAGES="A.raw B.qcow2" RUNS=10)
 	@$(BIN)/python tests/good.py --runs $(RUNS) $(IMAGES)

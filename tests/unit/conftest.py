@@ -2,6 +2,7 @@ import itertools
 import signal
 
 import pytest
+from particle_os.sandbox import helper
 from particle_os.system import deadline
 
 from ..waiting import Clock, plenty
@@ -21,6 +22,16 @@ def own_home(unused_places, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{home}/cache")
     monkeypatch.setenv("XDG_CONFIG_HOME", f"{home}/config")
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_helper(monkeypatch):
+    """Making a helper VM takes a minute and a mirror: a unit test that needs one has a defect."""
+
+    def make(*arguments):
+        raise AssertionError("a unit test makes a helper VM")
+
+    monkeypatch.setattr(helper, "_make", make)
 
 
 @pytest.fixture

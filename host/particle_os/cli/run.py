@@ -101,6 +101,7 @@ def run_command(
 
     with output.progress_shown() as progress, workspace() as work:
         log, note = progress.line, progress.note
+        chosen = firmware_choice.checked(firmware, image, found, architecture, note)
         run_image.run(
             image,
             find_acceleration(accel, template, work, architecture, log=log, note=note),
@@ -108,7 +109,7 @@ def run_command(
             directory=work.path / "run",
             tell=show,
             close=progress.close,
-            firmware=firmware_choice.checked(firmware, image, found, architecture, note),
+            firmware=chosen,
             memory=memory or run_image.MEMORY,
             cpus=cpus,
             ssh=ssh,
