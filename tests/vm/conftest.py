@@ -34,6 +34,8 @@ import pytest
 from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import locked
 
+from .processor_time import ProcessorTime
+
 TOP = Path(__file__).parents[2]
 CONFINE = Path(__file__).with_name("confine.py")
 USER = "particle-os-test"
@@ -141,6 +143,7 @@ def _python_for_all() -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the directory of this session, which the workers share."""
+    config.pluginmanager.register(ProcessorTime())
     if hasattr(config, "workerinput") or DIRECTORY in os.environ:
         return
     os.environ[DIRECTORY] = tempfile.mkdtemp(prefix="particle-os-", dir="/var/tmp")

@@ -14,7 +14,7 @@ Built = tuple[Outcome, Path]
 OFFSET = 1 << 20
 STAGES = """\
 - type: apt
-  packages: [sudo, xz-utils]
+  packages: [iptables, nftables, sudo, xz-utils]
 - type: kernel
   command-line: [particle.seen=1]
   modules: [loop]
@@ -80,6 +80,17 @@ STAGES = """\
         ExecStart=/usr/bin/grep -rq ADDRESS=10.0.2. /run/systemd/netif/leases
         [Install]
         WantedBy=multi-user.target
+    - path: /srv/rules.nft
+      content: |
+        table inet filter {
+          chain input {
+            type filter hook input priority filter; policy drop;
+            ct state established,related accept
+            tcp dport 22 limit rate 9/minute log prefix "ssh " accept
+            reject with icmpx admin-prohibited
+          }
+          chain out { type nat hook postrouting priority srcnat; masquerade; }
+        }
     - path: /etc/secret
       content: "x"
       mode: "0600"
@@ -113,6 +124,23 @@ STAGES = """\
     grep -q " lo:" /proc/net/dev
     if nsenter --net=/proc/1/ns/net true; then exit 1; fi
     if mount -t proc proc /mnt; then exit 1; fi
+- type: run
+  name: The rules of a firewall
+  network: none
+  script: |
+    nft -c -f /srv/rules.nft
+    test -z "$(nft list ruleset)"
+    if sed s/policy/polcy/ /srv/rules.nft | nft -c -f -; then exit 1; fi
+    nft -f /srv/rules.nft
+    nft list ruleset | grep -q masquerade
+    echo '*filter
+    -A INPUT -m conntrack --ctstate NEW -p tcp --dport 22 -j ACCEPT
+    COMMIT' | sed 's/^ *//' | iptables-restore --test
+- type: run
+  name: No rule outlives its stage, and none is for the VM
+  script: |
+    if nft -c -f /srv/rules.nft 2>/tmp/said; then exit 1; fi
+    grep -q 'Operation not permitted' /tmp/said
 - type: cleanup
   keep-languages: [de]
 """

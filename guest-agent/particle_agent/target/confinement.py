@@ -59,7 +59,8 @@ KEPT = {
     "AUDIT_WRITE": 29,
     "SETFCAP": 31,
 }
-SYS_ADMIN = 21
+# Stages may give these in addition.
+ADDITIONAL = {"NET_ADMIN": 12, "SYS_ADMIN": 21}
 # The files of /proc that change the kernel, or that show what it keeps from containers. The lists
 # are those of the OCI runtimes and of systemd's ProtectKernelTunables and ProtectKernelLogs.
 READ_ONLY = ("acpi", "asound", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, Literal, Protocol
 
 from particle_agent.contract import wire
 from particle_agent.contract.architectures.amd64 import AMD64
 from particle_agent.contract.architectures.record import Architecture
 from particle_agent.contract.hosts import variables
 from particle_agent.target import command, files, inside
-from particle_agent.target.confinement import SYS_ADMIN, Enclosure
+from particle_agent.target.confinement import ADDITIONAL, Enclosure
 from particle_agent.target.disks import wait_for_disk
 from particle_agent.target.timings import Timings
 
@@ -138,14 +138,15 @@ class Target:
         """
         self.run(["chroot", str(self.root), *argv], stdin=stdin, env=env, timeout=timeout)
 
-    def chroot_as_administrator(self, argv: Sequence[str]) -> None:
-        """Runs `argv` as `chroot` does, but lets it mount file systems, as an installer has to.
+    @contextmanager
+    def capability(self, name: Literal["NET_ADMIN", "SYS_ADMIN"]) -> Iterator[None]:
+        """Gives one more capability to the programs of the target (`confinement`).
 
-        It can reach the whole VM. Raises the errors of `run`.
+        With SYS_ADMIN they can reach the whole VM, with NET_ADMIN their own network namespace.
         """
-        usual, self._enclosure = self._enclosure, Enclosure(self.root, (SYS_ADMIN,))
+        usual, self._enclosure = self._enclosure, Enclosure(self.root, (ADDITIONAL[name],))
         try:
-            self.chroot(argv)
+            yield
         finally:
             self._enclosure.close()
             self._enclosure = usual

@@ -8,22 +8,18 @@ the few modules of the initrd; tar2sqfs turns the rest into the root file system
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import lzma
 import os
 import struct
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 from particle_os.apt import mmdebstrap
 from particle_os.apt.proxy import NO_PROXY, ChosenProxy
-from particle_os.errors import InfrastructureError
+from particle_os.sandbox import root
 from particle_os.sandbox.template import Template
 from particle_os.system import process, publication
 from particle_os.system.checksum import file_sha256
@@ -34,29 +30,16 @@ from particle_os.system.workspace import Workspace, locked
 from particle_os.vm import cpio
 
 # Increase it when the same template and tools give different files.
-FORMAT = 2
+FORMAT = 3
 FILES = ("kernel", "initrd", "root.squashfs")
 SUMS = "SHA256SUMS"
 SUMS_LIMIT = 1 << 16
 MAKE_SECONDS = 900.0
-MODULES = ("failover", "net_failover", "virtio_net", "virtio_blk", "squashfs", "overlay")
-# 40 % of the files. The helper VM has no users who read documentation.
-LEFT_OUT = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "dev/")
 ZSTD = b"\x28\xb5\x2f\xfd"
 # The field "header" of a kernel for x86 (boot.rst).
 X86_SIGN, X86_SIGN_PLACE = b"HdrS", 0x202
 # XEN_ELFNOTE_PHYS32_ENTRY (Linux' include/xen/interface/elfnote.h) gives QEMU the entry point.
 PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen")
-ROOT_FILES = {
-    "etc/passwd": "root:*:0:0:root:/root:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
-    "_apt:*:42:65534::/nonexistent:/usr/sbin/nologin\n"
-    "nobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "etc/group": "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nshadow:x:42:\nnogroup:x:65534:\n",
-    "etc/shadow": "root:*:20000:0:99999:7:::\n",
-    "etc/hosts": "127.0.0.1 localhost\n",
-    "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-}
-ROOT_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "root", "scratch", "particle-os")
 
 
 @dataclass(frozen=True)
@@ -78,10 +61,6 @@ class Helper:
         return intact(self.root.parent)
 
 
-def _boot_file(name: str) -> bytes:
-    return resources.files("particle_os.sandbox").joinpath("guest", name).read_bytes()
-
-
 def key_of(template: Template) -> str:
     """A hash of everything that the files depend on, except the packages on the mirror."""
     parts = {
@@ -89,8 +68,8 @@ def key_of(template: Template) -> str:
         "template": asdict(template),
         "tools": [process.identity("mmdebstrap"), process.identity("tar2sqfs")],
         "files": {
-            **ROOT_FILES,
-            **{n: _boot_file(n).decode() for n in ("initrd.sh", "init.sh", "sshd_config")},
+            **root.ROOT_FILES,
+            **{n: root.boot_file(n).decode() for n in root.BOOT_FILES},
         },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -173,7 +152,7 @@ def _make(
     )
     mmdebstrap.extract_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy)
     filtered = work / "root.tar"
-    collected = _split(archive, filtered)
+    collected = root.split(archive, filtered)
     archive.unlink()
     _write_initrd(work / "initrd", collected)
     _write_kernel(work / "kernel", collected["vmlinuz"], deadline)
@@ -211,62 +190,6 @@ def intact(directory: Path) -> bool:
         return listed == _sums(directory)
     except (OSError, ValueError):
         return False
-
-
-def _split(archive: Path, filtered: Path) -> dict[str, bytes]:
-    """Copies the files of the root file system; returns the kernel, busybox and the modules."""
-    collected: dict[str, bytes] = {}
-    modules = {f"{name}.ko{end}": name for name in MODULES for end in ("", ".xz")}
-    with (
-        tarfile.open(archive, "r:") as source,
-        tarfile.open(filtered, "w:", format=tarfile.PAX_FORMAT) as sink,
-    ):
-        for member in source:
-            name = member.name.removeprefix("./")
-            base = name.rpartition("/")[2]
-            if name.startswith("boot/vmlinuz-"):
-                collected["vmlinuz"] = _content(source, member)
-            if name == "usr/bin/busybox":
-                collected["busybox"] = _content(source, member)
-            if base in modules and name.startswith(("usr/lib/modules/", "lib/modules/")):
-                data = _content(source, member)
-                collected[modules[base]] = lzma.decompress(data) if base.endswith(".xz") else data
-            if name.startswith((*LEFT_OUT, "boot/")) or name in (
-                "boot",
-                *ROOT_DIRECTORIES,
-                *ROOT_FILES,
-            ):
-                continue
-            sink.addfile(member, source.extractfile(member) if member.isreg() else None)
-        for member, data in _root_members():
-            sink.addfile(member, io.BytesIO(data))
-    if missing := [n for n in ("vmlinuz", "busybox", *MODULES) if n not in collected]:
-        raise InfrastructureError(
-            f"the helper's packages do not contain {', '.join(missing)}",
-            hint="The template needs a kernel with these modules, and 'busybox-static'.",
-        )
-    return collected
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    if file is None:
-        raise InfrastructureError(f"{member.name} in the helper's packages is not a file")
-    return file.read()
-
-
-def _root_members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    for name in ROOT_DIRECTORIES:
-        member = tarfile.TarInfo(f"./{name}")
-        member.type, member.mode = tarfile.DIRTYPE, 0o755
-        yield member, b""
-    files = {name: (text.encode(), 0o644) for name, text in ROOT_FILES.items()}
-    files["particle-os/init.sh"] = (_boot_file("init.sh"), 0o755)
-    files["particle-os/sshd_config"] = (_boot_file("sshd_config"), 0o644)
-    for name, (data, mode) in files.items():
-        member = tarfile.TarInfo(f"./{name}")
-        member.size, member.mode = len(data), mode
-        yield member, data
 
 
 def _write_kernel(path: Path, image: bytes, deadline: Deadline) -> None:
@@ -314,7 +237,7 @@ def _contains(path: Path, words: bytes) -> bool:
 def _write_initrd(path: Path, collected: dict[str, bytes]) -> None:
     """Writes an initramfs of busybox, the modules and guest/initrd.sh as its init."""
     entries = [("bin", 0o040755, b""), ("modules", 0o040755, b"")]
-    entries.append(("init", 0o100755, _boot_file("initrd.sh")))
+    entries.append(("init", 0o100755, root.boot_file("initrd.sh")))
     entries.append(("bin/busybox", 0o100755, collected["busybox"]))
-    entries += [(f"modules/{name}.ko", 0o100644, collected[name]) for name in MODULES]
+    entries += [(f"modules/{name}.ko", 0o100644, collected[name]) for name in root.MODULES]
     cpio.append(path, entries)

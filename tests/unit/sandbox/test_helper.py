@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from particle_os.errors import InfrastructureError
 from particle_os.jobs import cache
-from particle_os.sandbox import helper
+from particle_os.sandbox import helper, root
 from particle_os.system import process
 from particle_os.system.workspace import Workspace
 from particle_os.vm import cpio
@@ -63,14 +63,14 @@ def members(archive):
 
 
 def test_the_initrd_holds_what_the_boot_needs(tmp_path):
-    collected = {name: name.encode() * 7 for name in ("vmlinuz", "busybox", *helper.MODULES)}
+    collected = {name: name.encode() * 7 for name in ("vmlinuz", "busybox", *root.MODULES)}
     helper._write_initrd(tmp_path / "initrd", collected)
     found = members(gzip.decompress((tmp_path / "initrd").read_bytes()))
     assert found["bin/busybox"] == (0o100755, collected["busybox"])
     assert found["bin"][0] == 0o040755
     assert found["init"][0] == 0o100755
     assert found["init"][1].startswith(b"#!")
-    for name in helper.MODULES:
+    for name in root.MODULES:
         assert found[f"modules/{name}.ko"] == (0o100644, collected[name])
 
 
@@ -85,7 +85,7 @@ def test_the_kernel_finds_a_second_archive_after_the_first(tmp_path):
 
 
 def test_the_initrd_is_the_same_for_the_same_parts(tmp_path):
-    collected = dict.fromkeys(("vmlinuz", "busybox", *helper.MODULES), b"x")
+    collected = dict.fromkeys(("vmlinuz", "busybox", *root.MODULES), b"x")
     made = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -174,4 +174,4 @@ def test_a_directory_in_the_place_of_a_file_of_the_helper_is_reported(tmp_path):
         archive.add(tmp_path / "vmlinuz", "boot/vmlinuz")
     with tarfile.open(tmp_path / "packages.tar") as archive:
         with pytest.raises(InfrastructureError, match=r"boot/vmlinuz .* is not a file"):
-            helper._content(archive, archive.getmember("boot/vmlinuz"))
+            root._content(archive, archive.getmember("boot/vmlinuz"))

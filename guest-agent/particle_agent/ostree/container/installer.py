@@ -105,7 +105,9 @@ def _run(
                 stack.enter_context(empty_disk.mounted_inside(target, part, node, where))
         for node in (disk, *(Path(f"{disk}{n}") for n in range(1, len(parts) + 1))):
             stack.enter_context(_device(target, node))
-        target.chroot_as_administrator(argv)
+        # It mounts file systems.
+        with target.capability("SYS_ADMIN"):
+            target.chroot(argv)
 
 
 @contextmanager

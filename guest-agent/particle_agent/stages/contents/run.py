@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from particle_agent.contract.options import (
     refuse,
 )
 from particle_agent.contract.values import AbsolutePath, Argument, Script
+from particle_agent.errors import CommandFailed
 from particle_agent.stages.base import StageOptions
 from particle_agent.target.target import Target
 
@@ -28,6 +29,12 @@ SCRIPT = "/run/particle-os-script"
 PATH = re.compile(r"(?!/)[A-Za-z0-9._/-]+\.(sh|bash|py|pl|rb)")
 # execve(2): the kernel reads as much of the first line.
 LINE_BYTES = 256
+# The messages of nft(8), of iptables(8) in both variants, and of ip(8) without CAP_NET_ADMIN.
+REFUSED = re.compile(
+    r"Operation not permitted \(you must be root\)|Permission denied \(you must be root\)"
+    r"|RTNETLINK answers: Operation not permitted|Could not process rule: Operation not permitted"
+)
+PRIVATE = "With 'network: none' the stage has a network of its own, which it may change."
 # unshare(1): when the command ends, its processes and its mounts end with it.
 ISOLATED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
@@ -37,8 +44,9 @@ class Run(StageOptions):
     """Runs a command or a script as root. The stage fails when the exit status is not 0.
 
     The command runs in the system under construction, or in the helper VM. It runs without a shell
-    unless it names one. It can resolve names and reach the network. Processes that it leaves behind
-    are killed.
+    unless it names one. It can resolve names and reach the network. With `network: none`, or with a
+    list of hosts, it has a network of its own instead: there `nft -c` can check the rules of a
+    firewall. Processes that it leaves behind are killed.
     """
 
     reads_network: ClassVar[bool] = True
@@ -98,10 +106,21 @@ class Run(StageOptions):
         with target.network(), self._program(target) as program:
             argv = ["env", f"--chdir={self.working_directory}", "--", *program]
             if self.in_ == "target":
-                target.chroot(argv, stdin=self.stdin, env=self.environment)
+                self._run_inside(target, argv)
             else:
                 env = {**self.environment, "TARGET": str(target.root)}
                 target.run([*ISOLATED, *argv], stdin=self.stdin, env=env)
+
+    def _run_inside(self, target: Target, argv: list[str]) -> None:
+        """Runs a program of the target, which may administer a network that is its own."""
+        own = nullcontext() if self.network is None else target.capability("NET_ADMIN")
+        try:
+            with own:
+                target.chroot(argv, stdin=self.stdin, env=self.environment)
+        except CommandFailed as error:
+            if self.network is None and any(REFUSED.search(line) for line in error.tail):
+                error.hint = PRIVATE
+            raise
 
     @contextmanager
     def _program(self, target: Target) -> Iterator[tuple[str, ...]]:

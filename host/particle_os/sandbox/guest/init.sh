@@ -39,6 +39,9 @@ for processor in /sys/devices/system/cpu/cpu*/online; do
 	echo 1 >"$processor"
 done
 
+# The kernel loads the modules that a firewall's rules need when a stage checks them.
+echo /particle-os/modprobe.sh >/proc/sys/kernel/modprobe
+
 # Maintainer scripts read and store the hostname, so set a neutral one.
 echo localhost >/proc/sys/kernel/hostname
 

@@ -1,8 +1,9 @@
 import subprocess
+from contextlib import nullcontext
 
 import pytest
 from particle_agent.errors import CommandFailed
-from particle_agent.stages.contents.run import SCRIPT, SHELL, Run
+from particle_agent.stages.contents.run import PRIVATE, SCRIPT, SHELL, Run
 
 
 def test_the_command_is_given_as_it_is(target):
@@ -120,3 +121,34 @@ def test_a_script_file_runs_with_the_interpreter_of_its_first_line(
     assert argv[argv.index("--") + 1 : -1] == interpreter
     assert seen == [content]
     assert not target.exists(argv[-1])
+
+
+@pytest.mark.parametrize(
+    ("network", "given"), [(None, []), ("none", ["NET_ADMIN"]), (("example.org",), ["NET_ADMIN"])]
+)
+def test_a_network_of_its_own_may_be_changed(target, monkeypatch, network, given):
+    asked = []
+    monkeypatch.setattr(target, "capability", lambda name: asked.append(name) or nullcontext())
+    Run(command=("nft", "-c", "-f", "x"), network=network).run(target)
+    Run(command=("nft",), network=network, in_="helper").run(target)
+    assert asked == given
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Operation not permitted (you must be root)",
+        "iptables v1.8.11 (nf_tables): Could not fetch rule set generation id: Permission denied "
+        "(you must be root)",
+        "RTNETLINK answers: Operation not permitted",
+    ],
+)
+@pytest.mark.parametrize("network", [None, "none"])
+def test_a_refused_change_of_the_network_has_a_hint(target, said, network):
+    def fail(command):
+        raise CommandFailed(command.argv, 1, ["first", said])
+
+    target.when("env", fail)
+    with pytest.raises(CommandFailed) as caught:
+        Run(command=("nft",), network=network).run(target)
+    assert (caught.value.hint == PRIVATE) is (network is None)
