@@ -19,7 +19,7 @@ NETFILTER = re.compile(r"/kernel/net/(.*/)?netfilter/")
 
 
 def index(paths: Collection[str], read: Callable[[str], bytes]) -> str:
-    """The lines `ALIAS FILE...`: the modules to load for an alias, in their order.
+    """The lines `ALIAS NAME FILE...`: the modules to load for an alias, in their order.
 
     `paths` are those of all modules, and `read` gives the content of a file, which xz may have
     compressed. Aliases and names of modules have `_` for each `-`, as modprobe(8) treats them.
@@ -35,20 +35,20 @@ def index(paths: Collection[str], read: Callable[[str], bytes]) -> str:
         return contents[name]
 
     def needed(name: str, before: tuple[str, ...] = ()) -> Iterator[str]:
-        """The files of a module and of its dependencies, the lowest first."""
+        """A module and its dependencies, the lowest first."""
         found = DEPENDS.search(content(name))
         for other in found.group(1).decode("ascii").split(",") if found else ():
             other = _normal(other)
             if other in by_name and other not in before:
                 yield from needed(other, (*before, name))
-        yield by_name[name]
+        yield f"{name} {by_name[name]}"
 
     lines = []
     for name, path in by_name.items():
         if NETFILTER.search(path):
-            files = " ".join(dict.fromkeys(needed(name)))
+            loaded = " ".join(dict.fromkeys(needed(name)))
             aliases = [_normal(alias.decode("ascii")) for alias in ALIAS.findall(content(name))]
-            lines += [f"{alias} {files}\n" for alias in dict.fromkeys((name, *aliases))]
+            lines += [f"{alias} {loaded}\n" for alias in dict.fromkeys((name, *aliases))]
     return "".join(lines)
 
 

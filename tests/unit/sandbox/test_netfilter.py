@@ -17,10 +17,6 @@ def module(path, depends="", *aliases):
     return lzma.compress(data) if path.endswith(".xz") else data
 
 
-def indexed(files):
-    return [line.split() for line in index(files, files.__getitem__).splitlines()]
-
-
 def test_what_a_module_needs_is_loaded_before_it():
     files = {
         CT: module(CT, "nf-tables", "nft-expr-ct", "nft-expr-notrack"),
@@ -29,21 +25,22 @@ def test_what_a_module_needs_is_loaded_before_it():
         TUN: module(TUN, "", "net-pf-1"),
         REJECT: module(REJECT, "nf_tables,not_there"),
     }
-    assert sorted(indexed(files)) == sorted(
-        [
-            ["nf_tables", CRC, NFT],
-            ["nfnetlink_subsys_10", CRC, NFT],
-            ["nft_ct", CRC, NFT, CT],
-            ["nft_expr_ct", CRC, NFT, CT],
-            ["nft_expr_notrack", CRC, NFT, CT],
-            ["nft_reject", CRC, NFT, REJECT],
-        ]
-    )
+    crc, nft = f"libcrc32c {CRC}", f"nf_tables {NFT}"
+    ct, reject = f"nft_ct {CT}", f"nft_reject {REJECT}"
+    assert sorted(index(files, files.__getitem__).splitlines()) == [
+        f"nf_tables {crc} {nft}",
+        f"nfnetlink_subsys_10 {crc} {nft}",
+        f"nft_ct {crc} {nft} {ct}",
+        f"nft_expr_ct {crc} {nft} {ct}",
+        f"nft_expr_notrack {crc} {nft} {ct}",
+        f"nft_reject {crc} {nft} {reject}",
+    ]
 
 
 def test_modules_that_need_each_other_do_not_end_in_a_loop():
     files = {CT: module(CT, "nf_tables"), NFT: module(NFT, "nft_ct")}
-    assert [line[0] for line in indexed(files)] == ["nf_tables", "nft_ct"]
+    lines = index(files, files.__getitem__).splitlines()
+    assert [line.split()[0] for line in lines] == ["nf_tables", "nft_ct"]
 
 
 def test_only_what_is_asked_for_is_read():

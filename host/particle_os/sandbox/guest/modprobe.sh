@@ -4,12 +4,14 @@
 PATH=/usr/sbin:/usr/bin:/sbin
 export PATH
 for wanted; do :; done
-wanted=$(echo "$wanted" | busybox tr - _)
 export wanted
 # The shell would read the index byte by byte.
-# shellcheck disable=SC2016
-files=$(busybox awk '$1 == ENVIRON["wanted"] { $1 = ""; print; exit }' /particle-os/netfilter)
-for file in $files; do
-	# Fails for a module that is there.
-	insmod "/$file" 2>/dev/null
+# shellcheck disable=SC2016,SC2046
+set -- $(busybox awk '
+	BEGIN { wanted = ENVIRON["wanted"]; gsub("-", "_", wanted) }
+	$1 == wanted { $1 = ""; print; exit }' /particle-os/netfilter)
+while [ $# -gt 1 ]; do
+	# Another request may have loaded the module meanwhile.
+	[ -e "/sys/module/$1" ] || insmod "/$2" 2>/dev/null
+	shift 2
 done
