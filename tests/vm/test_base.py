@@ -191,7 +191,7 @@ def test_another_architecture_is_refused_before_any_vm(
     output = account.make_directory("image-base-arm")
     outcome = build(account, "arm-image", reference, output)
     assert outcome.status == 2
-    assert f"{reference} is for arm64, but the recipe wants amd64" in outcome.stderr
+    assert f"{reference} is for arm64, and amd64 is wanted" in outcome.stderr
     assert "start VM" not in outcome.stderr
     assert list(output.iterdir()) == []
 

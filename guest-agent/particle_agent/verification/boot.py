@@ -43,16 +43,20 @@ def check(
 ) -> None:
     """Reports broken steps of the boot, with BIOS and with UEFI."""
     bios = _check_bios(disk, size, table, found, findings)
-    efi = _check_efi(found, findings)
+    programs = _check_efi(found, findings)
+    meant = _meant(found)
+    efi = bool(programs & {program.lower() for program in meant} if meant else programs)
+    # A disk without a type that says so is a PC's: an MBR knows no types of architectures.
+    wanted = " or ".join(meant or [AMD64.image.efi_program])
     deployments.check(found, findings)
     if not bios and not efi:
-        message = f"there is no boot code and no EFI/BOOT/{_wanted(found)}"
+        message = f"there is no boot code and no EFI/BOOT/{wanted}"
         if table is None and found:
             content = content_of(found[0].kind)
             message += f": the whole disk is {content.words}. {content.advice}"
         findings.add("boot-loader-missing", "disk", message)
     elif not efi and (system := next((v for v in found if _is_for_uefi(v)), None)):
-        message = f"there is no EFI/BOOT/{_wanted(found)}, which UEFI starts"
+        message = f"there is no EFI/BOOT/{wanted}, which UEFI starts"
         findings.add("boot-loader-file-missing", system.name, message)
 
 
@@ -192,21 +196,24 @@ def _entries(volume: FoundVolume) -> bool:
 # UEFI
 
 
-def _check_efi(found: Sequence[FoundVolume], findings: Findings) -> bool:
-    """Whether the disk has a program for UEFI, intact or broken. Reports broken programs."""
+def _check_efi(found: Sequence[FoundVolume], findings: Findings) -> set[str]:
+    """The programs that a firmware starts, intact or broken, by names in lower case.
+
+    Reports the broken ones.
+    """
     systems = [v for v in found if v.tree is not None and v.kind == "vfat"]
-    has_program = False
+    programs = set()
     for volume in systems:
         assert volume.tree is not None
         directory = {name.lower(): name for name in volume.tree.names(EFI_DIRECTORY)}
         for name, architecture in EFI_PROGRAMS.items():
             if name not in directory:
                 continue
-            has_program = True
+            programs.add(name)
             program = _program(volume, directory, name, architecture, findings)
             if program is not None:
                 _check_started(program, volume, found, findings)
-    return has_program
+    return programs
 
 
 def _program(
@@ -253,15 +260,11 @@ def _wrong_machine(program: bytes, path: str, wanted: Architecture) -> str | Non
     return f"{path} is a program for {shown}, and its name is that of {wanted.name}"
 
 
-def _wanted(found: Sequence[FoundVolume]) -> str:
-    """The names of the programs that UEFI would start from the disk.
-
-    The type of the root partition shows the architecture.
-    """
+def _meant(found: Sequence[FoundVolume]) -> list[str]:
+    """The programs that UEFI would start from a root partition whose type is of an architecture."""
     types = {volume.entry.type for volume in found if volume.entry is not None}
-    meant = [each.image for each in ARCHITECTURES.values() if each.image.root_type in types]
-    # A disk without such a type is a PC's: an MBR knows no types of architectures.
-    return " or ".join(image.efi_program for image in meant or [AMD64.image])
+    images = [each.image for each in ARCHITECTURES.values()]
+    return [image.efi_program for image in images if image.root_type in types]
 
 
 def _is_for_uefi(volume: FoundVolume) -> bool:

@@ -137,4 +137,4 @@ def _check_architecture(found: Deployable, reference: str, architecture: str) ->
     programs = found.first_bytes(PROGRAMS, HEAD_BYTES)
     known = next((a for head in programs if (a := architecture_of_program(head))), None)
     if known is not None and known != architecture:
-        raise UsageError(f"{reference} is for {known}, but the recipe wants {architecture}")
+        raise UsageError(f"{reference} is for {known}, and {architecture} is wanted")

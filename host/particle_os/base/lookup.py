@@ -107,5 +107,5 @@ def resolve_file(reference: str, relative_to: Path, architecture: str) -> TarBas
             hint="The top directory of the archive must be the root directory itself.",
         )
     if found != architecture:
-        raise UsageError(f"{path} is for {found}, but the recipe wants {architecture}")
+        raise UsageError(f"{path} is for {found}, and {architecture} is wanted")
     return TarBase(reference, path, f"sha256:{file_sha256(path)}")

@@ -199,7 +199,7 @@ def choose(index: Index, architecture: str, what: str) -> Descriptor:
         {_named(m.platform) for m in index.manifests if m.platform and m.platform.os != "unknown"}
     )
     raise UsageError(
-        f"{what} is for {', '.join(found) or 'no platform'}, but the recipe wants {architecture}"
+        f"{what} is for {', '.join(found) or 'no platform'}, and {architecture} is wanted"
     )
 
 
@@ -258,9 +258,7 @@ def read_image(
         wanted.architecture,
         wanted.os,
     ):
-        raise UsageError(
-            f"{reference} is for {_named(platform)}, but the recipe wants {architecture}"
-        )
+        raise UsageError(f"{reference} is for {_named(platform)}, and {architecture} is wanted")
     diff_ids = found.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise UsageError(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from particle_os.sandbox.running import Sandbox
 
 # Increase it when the same packages give a different base.
-FORMAT = 6
+FORMAT = 7
 MAKE_SECONDS = 1800.0
 DIGEST_LIMIT = 1000
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from particle_agent.contract.contents import content_of
 
+from particle_os.architecture import AMD64, ARCHITECTURES, Architecture
 from particle_os.boot.observation.verdict import BootStatus, Outcome
 from particle_os.errors import InfrastructureError
 from particle_os.system import process
@@ -93,6 +94,21 @@ def needs_uefi(image: Path, driver: ImageFormat, directory: Path) -> bool:
     Temporary files go to `directory`.
     """
     return _needs_uefi(_head(image, driver, directory))
+
+
+def architecture(image: Path, driver: ImageFormat, directory: Path) -> Architecture | None:
+    """The architecture of the disk's root partition; None if nothing in the head says it.
+
+    Only PCs have a BIOS. Temporary files go to `directory`.
+    """
+    head = _head(image, driver, directory)
+    if head[512:].startswith(GPT):
+        entries = head[GPT_ENTRIES]
+        types = {entries[place : place + 16] for place in range(0, len(entries), 128)}
+        for record in ARCHITECTURES.values():
+            if uuid.UUID(record.image.root_type).bytes_le in types:
+                return record
+    return AMD64 if _is_boot_sector(head) and any(head[:BOOT_CODE_BYTES]) else None
 
 
 def _needs_uefi(head: bytes) -> bool:

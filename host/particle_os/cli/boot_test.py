@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from particle_os.boot import firmware_choice
+from particle_os.boot import machine_choice
 from particle_os.boot.machines.variants import variants
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
@@ -70,7 +70,7 @@ def _unit_checks(
 @with_output
 def boot_test_command(
     output: OutputStyle, image: Path, given_format: str | None,
-    units: tuple[UnitCheck, ...], architecture: option.Architecture,
+    units: tuple[UnitCheck, ...], wanted_architecture: option.Architecture | None,
     firmware: option.Firmware | None, checks_file: Path | None,
     accel: accel.Mode, disk: tuple[str, ...], network_card: tuple[str, ...], tpm: bool,
     memory: tuple[str, ...], processors: tuple[int, ...], timeout: int | None,
@@ -88,7 +88,9 @@ def boot_test_command(
     if console_only and (checks or goss is not None or testinfra is not None):
         raise UsageError("--console-only does not ask the system, so that no check can be made")
     given = (firmware,) if firmware else wanted.firmware or ()
-    names, notes = firmware_choice.all_of(given, image, found, architecture)
+    notes: list[str] = []
+    architecture = machine_choice.architecture_of(wanted_architecture, image, found, notes.append)
+    names = machine_choice.all_of(given, image, found, architecture, notes.append)
     devices = wanted.devices.changed(
         disk=disk,
         network_card=network_card,

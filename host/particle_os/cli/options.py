@@ -16,7 +16,7 @@ import click
 from particle_agent.contract.values import bytes_of
 
 from particle_os.apt import proxy as apt_proxy
-from particle_os.architecture import AMD64, ARCHITECTURES
+from particle_os.architecture import ARCHITECTURES
 from particle_os.architecture import Architecture as Architecture
 from particle_os.cli.usage import completion
 from particle_os.documents.words import did_you_mean, nearest, shown_key
@@ -136,8 +136,10 @@ def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | 
     return value
 
 
-def _record(context: click.Context, parameter: click.Parameter, value: str) -> Architecture:
-    return ARCHITECTURES[value]
+def _record(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Architecture | None:
+    return None if value is None else ARCHITECTURES[value]
 
 
 def _negated(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -335,8 +337,9 @@ SAME_ARCHITECTURE = click.option(
     help="The architecture that build was given.",
 )  # fmt: skip
 IMAGE_ARCHITECTURE = click.option(
-    "--architecture", type=click.Choice(list(ARCHITECTURES)), default=AMD64.name,
-    show_default=True, callback=_record, help="The architecture of the image.",
+    "--architecture", "wanted_architecture", type=click.Choice(list(ARCHITECTURES)),
+    callback=_record,
+    help="The architecture of the image.  [default: the disk's, or this host's]",
 )  # fmt: skip
 NO_CACHE = click.option(
     "--no-cache", "cache", is_flag=True, callback=_negated,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from particle_os.boot import firmware_choice
+from particle_os.boot import machine_choice
 from particle_os.boot.machines.extras import Extras, read_user_data
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, say, with_output
@@ -86,7 +86,8 @@ def _extras(function: Callable[..., Any]) -> Callable[..., Any]:
 @with_output
 @_extras
 def run_command(
-    output: OutputStyle, image: Path, given_format: str | None, architecture: option.Architecture,
+    output: OutputStyle, image: Path, given_format: str | None,
+    wanted_architecture: option.Architecture | None,
     firmware: option.Firmware | None, ssh: bool, keep: bool, accel: accel.Mode, memory: int | None,
     cpus: int | None, template: str | None, extras: Extras,
 ) -> None:  # fmt: skip
@@ -101,7 +102,8 @@ def run_command(
 
     with output.progress_shown() as progress, workspace() as work:
         log, note = progress.line, progress.note
-        chosen = firmware_choice.checked(firmware, image, found, architecture, note)
+        architecture = machine_choice.architecture_of(wanted_architecture, image, found, note)
+        chosen = machine_choice.checked(firmware, image, found, architecture, note)
         run_image.run(
             image,
             find_acceleration(accel, template, work, architecture, log=log, note=note),

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pydantic
 
+from particle_os.boot import contents
 from particle_os.errors import NotBooted, UsageError, printable
 from particle_os.report.results import ArtifactFormat, ArtifactResult, Result, read_result
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
+from particle_os.system.workspace import Workspace
 from particle_os.vm.image_format import FORMATS, image_format
 
 RESULT, REPORT = "result.json", "report.html"
@@ -144,3 +146,26 @@ def _read_whole(path: Path) -> tuple[int, str]:
             size += len(data)
             deadline.remaining()
     return size, digest.hexdigest()
+
+
+def architecture_of(
+    image: PublishedImage, given_format: str | None, given: str | None, work: Workspace
+) -> str:
+    """The architecture of the build, or of the disk, or the given one.
+
+    Raises UsageError if nothing says it, or something says another one.
+    """
+    if image.built:
+        found: str | None = image.built.architecture
+    else:
+        driver = image_format(image.path, given_format)
+        disk = contents.architecture(image.path, driver, work.path)
+        found = disk.name if disk else None
+    if found is not None and given not in (None, found):
+        raise UsageError(f"{image.path} is for {found}, not for {given}")
+    if found is None and given is None:
+        raise UsageError(
+            f"nothing says which architecture {image.path} is for",
+            hint="Give --architecture: a cluster starts only what is for its machines.",
+        )
+    return str(found or given)

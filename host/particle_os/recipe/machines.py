@@ -18,9 +18,11 @@ from particle_os.recipe.passes.reading import Reading
 # What boots small boards of arm64: their own firmware reads these packages' files, and knows no
 # UEFI.
 BOARDS = (
-    "raspi-firmware", "raspberrypi-*", "linux-image-rpi-*", "linux-image-raspi*", "u-boot-*",
-    "flash-kernel", "arm-trusted-firmware*",
+    "raspi-firmware", "raspberrypi-*", "linux-image-rpi-*", "linux-image-*-rpi-*",
+    "linux-image-raspi*", "u-boot-*", "flash-kernel", "arm-trusted-firmware*",
 )  # fmt: skip
+# Programs that make such files for other machines; they start on any machine.
+TOOLS = ("u-boot-tools", "u-boot-qemu")
 OF_BOARD = (
     "'{}' is for boards without UEFI: they start from files and sectors that their own firmware "
     "knows, and particle-os writes neither"
@@ -62,7 +64,8 @@ def _faults(
 def _faults_of_package(name: str, architecture: Architecture) -> Iterator[tuple[str, str]]:
     plain = re.split("[:=/]", name)[0]
     has_bios = "bios" in architecture.image.firmwares
-    if not has_bios and any(fnmatchcase(plain, pattern) for pattern in BOARDS):
+    of_board = plain not in TOOLS and any(fnmatchcase(plain, pattern) for pattern in BOARDS)
+    if not has_bios and of_board:
         yield OF_BOARD.format(plain), OF_BOARD_HINT
     elif not has_bios and plain in OF_BIOS:
         yield (
@@ -71,10 +74,12 @@ def _faults_of_package(name: str, architecture: Architecture) -> Iterator[tuple[
         )
     elif ":" not in name and (other := _meant_for(plain)) not in (None, architecture.name):
         assert other is not None
+        similar = plain.replace(other, architecture.name)
+        # Only PCs have the package with GRUB for both firmwares.
+        similar = similar.replace("grub-cloud-", "grub-efi-") if not has_bios else similar
         yield (
             f"'{plain}' is a package for {other}, and the image is for {architecture.name}",
-            f"write '{plain.replace(other, architecture.name)}', or give the stage "
-            f"'when: {{architecture: {other}}}'",
+            f"write '{similar}', or give the stage 'when: {{architecture: {other}}}'",
         )
 
 

@@ -36,12 +36,12 @@ def not_booted(verdict: Verdict, console_log: Path | None) -> NotBooted:
     for name, text in verdict.facts.items():
         if name.startswith("journal:"):
             tail += [f"{name.removeprefix('journal:')}:", *text.splitlines()]
-    other = {"bios": "uefi", "uefi": "bios", "uefi-secure": "bios"}.get(verdict.firmware)
     hint = None
-    if other and verdict.status == "no-bootable-device":
+    if verdict.status == "no-bootable-device":
+        other = "uefi" if verdict.firmware == "bios" else "bios"
         hint = (
-            f"An image that starts from the other firmware only needs --firmware {other}, and one "
-            "of another architecture needs --architecture."
+            f"A PC's image that starts from the other firmware only needs --firmware {other}, and "
+            "one of another architecture needs --architecture."
         )
     elif console_log is None:
         hint = "--evidence DIRECTORY keeps the console, the screen and the journal."

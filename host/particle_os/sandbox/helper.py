@@ -147,7 +147,7 @@ def _make(
         template.suite,
         template.mirror,
         template.architecture,
-        [template.kernel, *template.packages],
+        [template.kernel or template.record.image.kernels[0], *template.packages],
         archive,
     )
     mmdebstrap.extract_packages(wanted, work=work, log=log, deadline=deadline, proxy=proxy)

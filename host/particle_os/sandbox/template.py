@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 from particle_agent.contract.options import Between, Options, Text
 from particle_agent.contract.values import PackageName, bytes_of
 
-from particle_os.architecture import AMD64, ARCHITECTURES, Architecture, BuildArchitecture, usual
+from particle_os.architecture import ARCHITECTURES, Architecture, BuildArchitecture, usual
 from particle_os.documents import parsing, validation
 from particle_os.documents.explanation import Vocabulary
 from particle_os.errors import UsageError
@@ -39,8 +39,8 @@ class Template(Options):
     """A mirror to use instead of mmdebstrap's default."""
     architecture: BuildArchitecture = "amd64"
     """The Debian architecture of the VM."""
-    kernel: PackageName = AMD64.image.kernels[0]
-    """The package with the kernel."""
+    kernel: PackageName | None = None
+    """The package with the kernel, by default the one for virtual machines."""
     packages: tuple[PackageName, ...]
     """The packages whose files the VM needs; their dependencies are added automatically."""
     memory: Annotated[str, Text("a size such as '2G' or '1536M'", r"[1-9][0-9]{0,5}[MG]")] = "2G"

@@ -34,7 +34,8 @@ CHUNK = 1 << 20
 
 def _processor() -> str:
     """Model and features of the host's processor; a state of KVM only runs on an equal one."""
-    wanted = ("model name", "flags", "microcode")
+    # The first three are those of PCs, the others those of arm64.
+    wanted = ("model name", "flags", "microcode", "CPU ", "Features")
     lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(wanted))
 

@@ -269,6 +269,16 @@ def test_a_disk_for_arm64_broken_at_each_step(arm64):
     assert "cut off" in (arm64.judged() and arm64.reported[0].message)
 
 
+def test_a_program_of_another_architecture_is_not_the_one_that_the_disk_needs(systemd_boot):
+    """The disk has amd64's program under amd64's name, and a root partition for arm64."""
+    systemd_boot.root_type = "b921b045-1df0-41c3-af44-4c6f280d3fae"
+    systemd_boot.first_type = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+    assert systemd_boot.judged() == ["boot-loader-missing"]
+    assert "no EFI/BOOT/BOOTAA64.EFI" in systemd_boot.reported[0].message
+    systemd_boot.root_type = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+    assert systemd_boot.judged() == []
+
+
 def test_the_type_of_the_root_partition_tells_which_program_is_missing(arm64):
     (arm64.esp / "EFI/Boot/BOOTAA64.EFI").unlink()
     arm64.root_type = "b921b045-1df0-41c3-af44-4c6f280d3fae"

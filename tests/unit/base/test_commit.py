@@ -98,7 +98,7 @@ def test_a_repository_that_is_cut_off_during_a_build_is_refused(find, tmp_path):
 
 
 def test_a_commit_for_another_architecture_is_refused(find):
-    with pytest.raises(UsageError, match="is for arm64, but the recipe wants amd64"):
+    with pytest.raises(UsageError, match="is for arm64, and amd64 is wanted"):
         find("ostree:edge.ostree.tar#arm", key=None)
 
 

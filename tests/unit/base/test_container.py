@@ -95,7 +95,7 @@ def test_of_an_index_the_right_image_is_taken(layout, fetch, tmp_path):
     assert unpacked(image, tmp_path / "root") == {"etc/a", "etc/b"}
     other = container.describe(reference, Path(), "arm64", cache_directory())
     assert (other.digest, other.architecture) == (wrong["digest"], "arm64")
-    with pytest.raises(UsageError, match="is for amd64, arm64, but the recipe wants riscv64"):
+    with pytest.raises(UsageError, match="is for amd64, arm64, and riscv64 is wanted"):
         container.describe(reference, Path(), "riscv64", cache_directory())
     archive = f"oci-archive:{tmp_path}/image.tar"
     argv = ["skopeo", "copy", "--quiet", "--all", reference, archive]
@@ -123,7 +123,7 @@ def test_of_variants_the_one_that_is_described_is_fetched(layout, fetch, tmp_pat
 
 def test_an_image_of_another_architecture_is_refused(layout):
     reference = layout.name(layout.image(LOWER, architecture="arm64"))
-    with pytest.raises(UsageError, match="is for arm64, but the recipe wants amd64"):
+    with pytest.raises(UsageError, match="is for arm64, and amd64 is wanted"):
         describe(reference)
 
 

@@ -2,11 +2,12 @@
 
 import shutil
 import subprocess
+import uuid
 
 import pytest
 from particle_agent.contract.contents import content_of
 from particle_os.architecture import ARCHITECTURES
-from particle_os.boot import contents, firmware_choice
+from particle_os.boot import contents, machine_choice
 
 from ... import samples
 from ...waiting import HANG_SECONDS
@@ -122,9 +123,41 @@ def test_the_firmware_follows_the_disk_unless_the_architecture_has_one_only(tmp_
     disk, notes = tmp_path / "disk", []
     disk.write_bytes(disk_for_uefi("gpt"))
     amd64, arm64 = ARCHITECTURES["amd64"], ARCHITECTURES["arm64"]
-    assert firmware_choice.usual(disk, "raw", amd64, notes.append) == "uefi"
-    assert notes == [firmware_choice.ONLY_UEFI]
+    assert machine_choice.usual(disk, "raw", amd64, notes.append) == "uefi"
+    assert notes == [machine_choice.ONLY_UEFI]
     disk.write_bytes(MBR)
-    assert firmware_choice.usual(disk, "raw", amd64, notes.append) == "bios"
-    assert firmware_choice.usual(disk, "raw", arm64, notes.append) == "uefi"
+    assert machine_choice.usual(disk, "raw", amd64, notes.append) == "bios"
+    assert machine_choice.usual(disk, "raw", arm64, notes.append) == "uefi"
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("name", ["amd64", "arm64"])
+def test_the_root_partition_says_the_architecture(tmp_path, name):
+    disk = bytearray(disk_for_uefi("gpt"))
+    disk[1152:1168] = uuid.UUID(ARCHITECTURES[name].image.root_type).bytes_le
+    (tmp_path / "disk").write_bytes(disk)
+    assert contents.architecture(tmp_path / "disk", "raw", tmp_path) == ARCHITECTURES[name]
+
+
+def test_a_disk_with_code_for_bios_is_a_pcs(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(disk_for_uefi("dos", code=b"\xeb\x63"))
+    assert contents.architecture(disk, "raw", tmp_path) == ARCHITECTURES["amd64"]
+    for data in (b"", b"text", bytes(68 * KIB), disk_for_uefi("gpt"), disk_for_uefi("dos")):
+        disk.write_bytes(data)
+        assert contents.architecture(disk, "raw", tmp_path) is None
+
+
+def test_the_machine_is_one_for_the_disk(tmp_path, monkeypatch):
+    disk, notes = tmp_path / "disk", []
+    amd64, arm64 = ARCHITECTURES["amd64"], ARCHITECTURES["arm64"]
+    monkeypatch.setattr(machine_choice, "usual_architecture", lambda: arm64)
+    disk.write_bytes(disk_for_uefi("gpt"))
+    assert machine_choice.architecture_of(None, disk, "raw", notes.append) == arm64
+    assert notes == []
+    disk.write_bytes(disk_for_uefi("dos", code=b"\xeb\x63"))
+    assert machine_choice.architecture_of(None, disk, "raw", notes.append) == amd64
+    assert len(notes) == 1
+    assert "the disk is for amd64" in notes[0]
+    assert machine_choice.architecture_of(arm64, disk, "raw", notes.append) == arm64
     assert len(notes) == 1

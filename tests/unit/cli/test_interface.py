@@ -44,7 +44,7 @@ RECIPE_PATH [RECIPE] path
 COMMANDS = {
     "bench": ["--accel", "--mirror", "--apt-proxy"],
     "boot-test": [
-        "--architecture amd64|arm64 =amd64",
+        "--architecture",
         "IMAGE",
         "--format",
         "--unit text multiple",
@@ -72,6 +72,7 @@ COMMANDS = {
         "-o/--output path directory =out",
     ],
     "push": [
+        "--architecture",
         "NAME NAME|IMAGE text required",
         "TARGET docker://HOST/REPOSITORY[:TAG] text required",
         "--as containerdisk|artifact|both =containerdisk",
@@ -178,7 +179,7 @@ COMMANDS = {
     "ostree log": ["REPOSITORY path exists required", "REF text"],
     "ostree serve": ["REPOSITORY path exists required", "--port 0..65535 =8080"],
     "run": [
-        "--architecture amd64|arm64 =amd64",
+        "--architecture",
         "IMAGE",
         "--format",
         "--firmware bios|uefi|uefi-secure",

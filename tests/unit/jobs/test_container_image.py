@@ -131,7 +131,7 @@ def flipped(files):
         (lambda files: files | {str(n): b"" for n in range(20)}, "more than 16 members"),
         (replaced(b'"containers.bootc":"1"', b'"containers.bootc":"0"'), "lacks the labels"),
         (replaced(b'"Labels":{', b'"Other":{'), "lacks the labels"),
-        (replaced(b"amd64", b"arm64"), "is for arm64, but the recipe wants amd64"),
+        (replaced(b"amd64", b"arm64"), "is for arm64, and amd64 is wanted"),
         (replaced(b"tar+zstd", b"tar+lzma"), "a layer of an unknown kind"),
         (replaced(b'"diff_ids":["', b'"diff_ids":["x'), "is invalid"),
     ],

@@ -199,7 +199,8 @@ def test_what_has_not_passed_its_boot_test_is_refused(client, known, published, 
     assert why in error["error"]
     assert "--untested" in error["hint"]
     assert known.asked == [], "nothing was sent"
-    shown = client.push(published.file("qcow2"), client.place, "--untested")
+    named = () if "status" in why else ("--architecture", "amd64")
+    shown = client.push(published.file("qcow2"), client.place, "--untested", *named)
     assert "1" in known.manifests
     if "status" not in why:
         assert shown["attached"] == [], "a result about other bytes is not attached"
@@ -245,4 +246,24 @@ def test_an_image_with_a_parent_is_refused(client, known, tmp_path):
         subprocess.run(["qemu-img", *words], check=True)
     error = client.push(image, client.place, "--untested", status=2)
     assert "refers to another file" in error["error"]
+    assert known.asked == []
+
+
+def test_an_image_without_a_result_needs_its_architecture(client, known, published):
+    """A cluster of other machines would take an image that is labelled for them."""
+    published.file("result.json").unlink()
+    image = published.file("qcow2")
+    error = client.push(image, client.place, "--untested", status=2)
+    assert "nothing says which architecture" in error["error"]
+    assert "--architecture" in error["hint"]
+    assert known.asked == [], "nothing was sent"
+    client.push(image, client.place, "--untested", "--architecture", "arm64")
+    config = manifest(known, "1")[1]["config"]["digest"].removeprefix("sha256:")
+    assert json.loads(known.blobs[config])["architecture"] == "arm64"
+
+
+def test_an_architecture_that_the_result_contradicts_is_refused(client, known, published):
+    image = published.file("qcow2")
+    error = client.push(image, client.place, "--architecture", "arm64", status=2)
+    assert "is for amd64, not for arm64" in error["error"]
     assert known.asked == []

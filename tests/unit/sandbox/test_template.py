@@ -14,7 +14,7 @@ def test_the_templates_are_valid(path):
 
 
 def test_what_is_not_said_has_a_default(template):
-    assert template.kernel == "linux-image-cloud-amd64"
+    assert template.kernel is None
     assert template.mirror is None
     assert memory_bytes(template) == 2 << 30
 

@@ -230,6 +230,10 @@ class LoaderProcessor:
 def kernel_runs(registers: str, *, uefi: bool) -> bool:
     """Whether the first processor runs Linux or the code that unpacks it."""
     table, modes = DESCRIPTORS.search(registers), MODES.search(registers)
+    counter = COUNTER.search(registers)
+    if counter is not None:
+        # UEFI and its boot loaders run in the lower half (arm64: Documentation/arch/arm64/memory).
+        return int(counter.group(1), 16) >= UPPER_HALF
     if table is not None and int(table.group(1), 16) >= UPPER_HALF:
         return True
     return not uefi and modes is not None and bool(int(modes.group(1), 16) & LONG_MODE)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from particle_os.architecture import ARCHITECTURES
 from particle_os.cli import options as option
 from particle_os.cli.command import OutputStyle, command, with_output
 from particle_os.errors import UsageError
@@ -17,8 +18,6 @@ from particle_os.registry.reference import parse_reference
 from particle_os.report.table import human_bytes
 from particle_os.system.workspace import workspace
 
-ARCHITECTURE = "amd64"
-
 
 @command("push")
 @click.argument("name", metavar="NAME|IMAGE")
@@ -28,6 +27,8 @@ ARCHITECTURE = "amd64"
               )  # fmt: skip
 @click.option("--untested", is_flag=True,
               help="Push also an image that has not passed its boot test.")  # fmt: skip
+@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)),
+              help="The architecture of an image that has no result of a build.")  # fmt: skip
 @option.FORMAT
 @option.OUTPUT
 @with_output
@@ -37,6 +38,7 @@ def push_command(
     target: str,
     way: Way,
     untested: bool,
+    architecture: str | None,
     given_format: str | None,
     output_directory: Path,
 ) -> None:
@@ -55,8 +57,8 @@ def push_command(
             image = published_image.examine(path, given_format)
         if not untested:
             published_image.check_tested(image)
-        architecture = image.built.architecture if image.built else ARCHITECTURE
-        pushed = push(image, place, way, architecture, progress, work)
+        named = published_image.architecture_of(image, given_format, architecture, work)
+        pushed = push(image, place, way, named, progress, work)
     output.show({**asdict(pushed), "image": str(path)}, _lines(image, pushed))
 
 

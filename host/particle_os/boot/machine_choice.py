@@ -1,4 +1,4 @@
-"""The firmware for an image of unknown making, if the user names none."""
+"""The machine for an image of unknown making, if the user names none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from particle_os.architecture import Architecture
+from particle_os.architecture import usual as usual_architecture
 from particle_os.boot import contents
 from particle_os.system.workspace import workspace
 from particle_os.vm import firmware
@@ -13,6 +14,21 @@ from particle_os.vm.argv import ImageFormat
 from particle_os.vm.firmware import Firmware
 
 ONLY_UEFI = "the disk has no boot code for BIOS, so the machine has UEFI (--firmware)"
+
+
+def architecture_of(
+    wanted: Architecture | None, image: Path, driver: ImageFormat, note: Callable[[str], None]
+) -> Architecture:
+    """The wanted architecture, or that of the disk, or else that of this host."""
+    if wanted is not None:
+        return wanted
+    with workspace() as work:
+        found = contents.architecture(image, driver, work.path)
+    usual = usual_architecture()
+    if found is None or found == usual:
+        return usual
+    note(f"the disk is for {found.name}, so the machine is one of {found.name} (--architecture)")
+    return found
 
 
 def checked(
@@ -33,11 +49,14 @@ def checked(
 
 
 def all_of(
-    wanted: Sequence[Firmware], image: Path, driver: ImageFormat, architecture: Architecture
-) -> tuple[Sequence[Firmware], list[str]]:
-    """The wanted ones, or the usual one of the image; and notes about it."""
-    notes: list[str] = []
-    return wanted or (usual(image, driver, architecture, notes.append),), notes
+    wanted: Sequence[Firmware],
+    image: Path,
+    driver: ImageFormat,
+    architecture: Architecture,
+    note: Callable[[str], None],
+) -> Sequence[Firmware]:
+    """The wanted ones, or the usual one of the image."""
+    return wanted or (usual(image, driver, architecture, note),)
 
 
 def usual(
