@@ -27,8 +27,6 @@ from particle_agent.agent.look import inspect, verify
 from particle_agent.agent.runner import RunRequest, run_stages
 from particle_agent.agent.shell import run_shell
 from particle_agent.contract import wire
-from particle_agent.contract.architectures.amd64 import AMD64
-from particle_agent.contract.architectures.table import native
 from particle_agent.contract.decode import decode, encode
 from particle_agent.contract.inspection import SERIAL, Inspection
 from particle_agent.shortcuts import waiting
@@ -53,8 +51,7 @@ def main() -> int:
             elif sys.argv[1] == "extract":
                 with scratch.packages_disk() as disk:
                     root, sources = scratch.prepare_scratch(), sys.stdin.read()
-                    # The VM has the architecture of the base.
-                    extract(disk, root, sources, native() or AMD64)
+                    extract(disk, root, sources)
             elif sys.argv[1] == "take-commit":
                 take_commit(channel)
             elif sys.argv[1] == "verify-disk":

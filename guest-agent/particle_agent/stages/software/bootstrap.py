@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from particle_agent.apt import from_host
 from particle_agent.apt.dpkg import DPKG, STATUS, chunks, find_member
 from particle_agent.contract import packages
-from particle_agent.contract.architectures.record import Architecture
+from particle_agent.contract.architectures.table import native
 from particle_agent.errors import EnvironmentFailed
 from particle_agent.stages.base import StageOptions
 from particle_agent.system.hosts import DEFAULT_HOSTS
@@ -43,14 +43,16 @@ CONTROL = f"{DPKG}/tmp.ci"
 FORCED = ("unsafe-io", "depends")
 
 
-def extract(disk: Path, root: Path, sources: str, architecture: Architecture) -> None:
+def extract(disk: Path, root: Path, sources: str) -> None:
     """Extracts all packages of `disk` into the empty tree `root`, and dpkg's database if present.
 
     It runs no scripts. `sources` becomes sources.list(5). The members of the packages are
     uncompressed. Raises EnvironmentFailed when tar fails.
     """
     # Before trixie, the installer makes these links. Later, a package contains them.
-    for name in ("bin", "sbin", "lib", *architecture.image.library_links):
+    machine = native()
+    # The VM has the architecture of the packages.
+    for name in ("bin", "sbin", "lib", *(machine.image.library_links if machine else ())):
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     argv = ["tar", "--extract", "--file=-", f"--directory={root}", "--ignore-zeros"]

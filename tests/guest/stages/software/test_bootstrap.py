@@ -9,6 +9,7 @@ from particle_agent.apt import from_host
 from particle_agent.contract.architectures.amd64 import AMD64
 from particle_agent.contract.architectures.arm64 import ARM64
 from particle_agent.errors import EnvironmentFailed
+from particle_agent.stages.software import bootstrap
 from particle_agent.stages.software.bootstrap import Bootstrap, extract
 
 from ....waiting import HANG_SECONDS, until
@@ -68,7 +69,7 @@ def root(tmp_path):
 
 
 def test_packages_of_both_layouts_end_up_under_usr(disk, root):
-    extract(disk, root, "deb http://m.example s main\n", AMD64)
+    extract(disk, root, "deb http://m.example s main\n")
     assert (root / "usr/bin/one").read_text() == "first"
     assert stat.S_IMODE((root / "usr/bin/one").stat().st_mode) == 0o4755
     assert (root / "bin").is_symlink()
@@ -79,8 +80,9 @@ def test_packages_of_both_layouts_end_up_under_usr(disk, root):
 
 
 @pytest.mark.parametrize(("architecture", "links"), [(AMD64, {"lib64"}), (ARM64, set())])
-def test_only_the_links_of_the_architecture_are_made(disk, root, architecture, links):
-    extract(disk, root, "", architecture)
+def test_only_the_links_of_the_architecture_are_made(disk, root, monkeypatch, architecture, links):
+    monkeypatch.setattr(bootstrap, "native", lambda: architecture)
+    extract(disk, root, "")
     assert {path.name for path in root.iterdir() if path.is_symlink()} == {
         "bin",
         "sbin",
@@ -91,7 +93,7 @@ def test_only_the_links_of_the_architecture_are_made(disk, root, architecture, l
 
 def test_the_database_comes_along(disk, root):
     (disk / "database.tar").write_bytes(tar(("./var/lib/dpkg/status", "Package: a\n", 0o644)))
-    extract(disk, root, "", AMD64)
+    extract(disk, root, "")
     assert (root / "var/lib/dpkg/status").read_text() == "Package: a\n"
 
 
@@ -99,7 +101,7 @@ def test_a_package_that_is_still_compressed_is_reported(disk, root):
     archive = disk / "archives/a.deb"
     archive.write_bytes(archive.read_bytes().replace(b"data.tar  ", b"data.tar.x"))
     with pytest.raises(EnvironmentFailed, match=r"a\.deb contains no uncompressed data\.tar"):
-        extract(disk, root, "", AMD64)
+        extract(disk, root, "")
 
 
 STATUS = """\
