@@ -9,7 +9,7 @@ from particle_agent.apt import from_host
 from particle_agent.contract.architectures.amd64 import AMD64
 from particle_agent.contract.architectures.arm64 import ARM64
 from particle_agent.errors import EnvironmentFailed
-from particle_agent.stages.software import bootstrap
+from particle_agent.stages.software import bootstrap as stage
 from particle_agent.stages.software.bootstrap import Bootstrap, extract
 
 from ....waiting import HANG_SECONDS, until
@@ -81,7 +81,7 @@ def test_packages_of_both_layouts_end_up_under_usr(disk, root):
 
 @pytest.mark.parametrize(("architecture", "links"), [(AMD64, {"lib64"}), (ARM64, set())])
 def test_only_the_links_of_the_architecture_are_made(disk, root, monkeypatch, architecture, links):
-    monkeypatch.setattr(bootstrap, "native", lambda: architecture)
+    monkeypatch.setattr(stage, "native", lambda: architecture)
     extract(disk, root, "")
     assert {path.name for path in root.iterdir() if path.is_symlink()} == {
         "bin",
