@@ -9,7 +9,8 @@
 - `inspect-disk` and `inspect-target` write an `Inspection` to the file wire.INSPECTION.
 - `verify-disk` reports the findings on the inspected disk.
 - `serve` waits for a command and runs it.
-- `seed BYTES` mixes random bytes, in hexadecimal digits, into the random numbers of the kernel.
+- `seed BYTES SECONDS` mixes random bytes, in hexadecimal digits, into the random numbers of the
+  kernel, and sets the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> int:
     if sys.argv[1] == "serve":
         waiting.serve(main)
     if sys.argv[1] == waiting.SEED:
-        waiting.add_randomness(bytes.fromhex(sys.argv[2]))
+        waiting.prepare(*sys.argv[2:])
         return 0
     if sys.argv[1] == "shell":
         return run_shell(decode(wire.ShellOptions, json.loads(sys.argv[2])))

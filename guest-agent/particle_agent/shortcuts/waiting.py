@@ -2,8 +2,9 @@
 
 The helper VM starts this process before its memory is saved. An order is a line in a FIFO: the ID
 of the process whose standard streams the new agent takes over, a FIFO for the agent's exit status,
-and the agent's arguments. An order `seed` mixes random bytes into the kernel's pool instead: it has
-the bytes in hexadecimal digits, and a FIFO that gets a line when it is done.
+and the agent's arguments. An order `seed` prepares the VM for a build instead: it has random bytes
+in hexadecimal digits, the time in seconds since 1970, and a FIFO that gets a line when the kernel
+uses both. No program has to start for that: each takes long in a VM that has just been restored.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -41,20 +43,27 @@ def serve(main: Callable[[], int]) -> NoReturn:
         while True:
             pid, status, *arguments = orders.readline().decode().split()
             if pid == SEED:
+                seconds, answer = arguments
                 # Forks from now on get their random numbers from the new seed.
-                Path(*arguments).write_text(f"{_seeded(status)}\n")
+                Path(answer).write_text(f"{_seeded(status, seconds)}\n")
             elif os.fork() == 0:
                 orders.close()
                 run(int(pid), Path(status), arguments, main)
 
 
-def _seeded(digits: str) -> str:
-    """Mixes in the bytes; returns the word "seeded", or the reason of a failure."""
+def _seeded(digits: str, seconds: str) -> str:
+    """Prepares the VM; returns the word "seeded", or the reason of a failure."""
     try:
-        add_randomness(bytes.fromhex(digits))
+        prepare(digits, seconds)
     except (OSError, ValueError) as error:
         return f"failed: {error}"
     return "seeded"
+
+
+def prepare(digits: str, seconds: str) -> None:
+    """Mixes in the random bytes, and sets the clock. Raises OSError, and ValueError for others."""
+    add_randomness(bytes.fromhex(digits))
+    time.clock_settime(time.CLOCK_REALTIME, int(seconds))
 
 
 def add_randomness(seed: bytes) -> None:

@@ -75,6 +75,7 @@ from particle_agent.shortcuts import waiting
 
 waiting.DIRECTORY = Path(sys.argv[1])
 waiting.add_randomness = lambda seed: print(seed.hex(), flush=True)
+waiting.time.clock_settime = lambda clock, seconds: print(clock, seconds, flush=True)
 sys.argv = ["agent-x"]
 waiting.serve(lambda: 0)
 """
@@ -89,7 +90,7 @@ def test_an_agent_that_waits_mixes_in_random_bytes_before_the_next_agent(tmp_pat
             done = tmp_path / "done"
             script = (
                 'until [ -p "$0/agent-x" ]; do sleep 0.01; done; mkfifo "$1"; '
-                'echo "seed $2 $1" >"$0/agent-x"; cat "$1"'
+                'echo "seed $2 17 $1" >"$0/agent-x"; cat "$1"'
             )
             said = subprocess.run(
                 ["sh", "-c", script, tmp_path, done, digits],
@@ -102,4 +103,5 @@ def test_an_agent_that_waits_mixes_in_random_bytes_before_the_next_agent(tmp_pat
             process.kill()
         printed = process.stdout.read().decode()
     assert said.startswith(answer)
-    assert printed == (f"{digits}\n" if answer == "seeded" else "")
+    # CLOCK_REALTIME is 0 (linux/time.h).
+    assert printed == (f"{digits}\n0 17\n" if answer == "seeded" else "")

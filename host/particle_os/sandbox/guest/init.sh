@@ -56,6 +56,8 @@ echo "nameserver 10.0.2.3" >/etc/resolv.conf
 # The state of this machine may be saved and run many times, so load the files and the agent that
 # every build needs; the agent waits for orders (waiting.py). No secret exists yet.
 agent=none
+seeded=/run/particle-os/seeded
+$bb mkfifo $seeded
 read -r line </proc/cmdline
 case $line in
 *particle_os.preheat*)
@@ -106,29 +108,23 @@ set -- $line
 set +f
 # Other machines may run from the same memory, so accept no secret until the kernel uses the random
 # bytes of the host. Where QEMU has vmgenid, the kernel must also have noticed the restore.
-seeded=/run/particle-os/seeded
 if [ -p "/run/particle-os/${agent##*/}" ]; then
-	$bb mkfifo $seeded
-	echo "seed $4 $seeded" >"/run/particle-os/${agent##*/}"
+	echo "seed $4 $3 $seeded" >"/run/particle-os/${agent##*/}"
 	read -r answer <$seeded && [ "$answer" = seeded ] || fail "no new random seed"
-	$bb rm $seeded
 else
 	for packed in /particle-os/agent-*.pyz; do
-		/usr/bin/python3 -I -S "$packed" seed "$4" || fail "no new random seed"
+		/usr/bin/python3 -I -S "$packed" seed "$4" "$3" || fail "no new random seed"
 	done
 fi
 case $2 in
 noticed) wait "$notice" || fail "the restore was not noticed" ;;
 esac
-$bb date -u -s "@$3" >/dev/null &
-clock=$!
 umask 077
 echo "$5 $6" >/run/particle-os/authorized_keys
 private="-----BEGIN OPENSSH PRIVATE KEY-----
 $7
 -----END OPENSSH PRIVATE KEY-----"
 echo "$private" >$key
-wait $clock
 echo "$private" >$key.pipe
 umask 022
 for disk in $disks; do
