@@ -107,7 +107,11 @@ set -f
 set -- $line
 set +f
 # Other machines may run from the same memory, so accept no secret until the kernel uses the random
-# bytes of the host. Where QEMU has vmgenid, the kernel must also have noticed the restore.
+# bytes of the host. Where QEMU has vmgenid, the kernel must also have noticed the restore. The end of
+# the program that waits for that would interrupt the shell when it opens a pipe, so it comes first.
+case $2 in
+noticed) wait "$notice" || fail "the restore was not noticed" ;;
+esac
 if [ -p "/run/particle-os/${agent##*/}" ]; then
 	echo "seed $4 $3 $seeded" >"/run/particle-os/${agent##*/}"
 	read -r answer <$seeded && [ "$answer" = seeded ] || fail "no new random seed"
@@ -116,9 +120,6 @@ else
 		/usr/bin/python3 -I -S "$packed" seed "$4" "$3" || fail "no new random seed"
 	done
 fi
-case $2 in
-noticed) wait "$notice" || fail "the restore was not noticed" ;;
-esac
 umask 077
 echo "$5 $6" >/run/particle-os/authorized_keys
 private="-----BEGIN OPENSSH PRIVATE KEY-----
