@@ -38,11 +38,19 @@ family() {
 }
 
 has_uefi() {
-	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || grep -qs '"uefi"' /usr/share/qemu/firmware/*.json
+	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || has_descriptor x86_64
 }
 
 has_uefi_of_arm64() {
-	[ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || grep -qs '"aarch64"' /usr/share/qemu/firmware/*.json
+	[ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || has_descriptor aarch64
+}
+
+# has_descriptor TARGET: whether a descriptor for QEMU names firmware with UEFI for these machines.
+has_descriptor() {
+	for file in /usr/share/qemu/firmware/*.json; do
+		grep -qs '"uefi"' "$file" && grep -qs "\"$1\"" "$file" && return
+	done
+	return 1
 }
 
 # is_for USE NEED USES: whether a requirement is one of USE, which is "build" or "unit", here. Builds on

@@ -230,3 +230,36 @@ def test_a_machine_of_arm64_gets_its_own_emulator_and_firmware(bare, tmp_path):
     words = set(setup(bare, "packages", **where).stderr.split())
     assert {"qemu-system-x86-core", "edk2-ovmf"} <= words
     assert not {"qemu-system-aarch64-core", "edk2-aarch64"} & words
+
+
+@pytest.mark.parametrize(
+    ("machine", "interface", "target", "named"),
+    [
+        ("x86_64", "uefi", "x86_64", False),
+        ("x86_64", "uefi", "aarch64", True),
+        ("x86_64", "bios", "x86_64", True),
+        ("aarch64", "uefi", "aarch64", False),
+        ("aarch64", "uefi", "x86_64", True),
+    ],
+)
+def test_firmware_counts_only_with_uefi_and_for_the_machines(
+    bare, machine, interface, target, named
+):
+    """Debian's firmware for arm64 is no firmware of a PC, and a BIOS is no UEFI."""
+    uname = bare / "bin/uname"
+    uname.parent.mkdir()
+    uname.write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    uname.chmod(0o755)
+    share = bare / "share"
+    (share / "qemu/firmware").mkdir(parents=True)
+    (share / "qemu/firmware/60-some.json").write_text(
+        f'{{"interface-types": ["{interface}"], "targets": [{{"architecture": "{target}"}}]}}'
+    )
+    script = bare / "host/setup.sh"
+    script.write_text(script.read_text().replace("/nonexistent/", f"{share}/"))
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": f"{uname.parent}:/usr/bin:/bin", "OS_RELEASE": str(bare / "os-release")}
+    words = setup(bare, "packages", **where).stderr.split()
+    firmware = {"x86_64": "edk2-ovmf", "aarch64": "edk2-aarch64"}[machine]
+    assert "debian-keyring" in words
+    assert (firmware in words) is named
