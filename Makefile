@@ -135,9 +135,10 @@ deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/co
 	@cd $(OUT)/deb && sha256sum *.deb >SHA256SUMS
 
 # buildah's chroot isolation needs no privilege beyond that of a user who may run podman.
-image: ## Build a container image with particle-os (BASE=debian:trixie)
+image: ## Build a container image with particle-os (BASE=debian:trixie ARCHITECTURES="amd64 arm64")
 	@program=$$(command -v $(or $(PROGRAM),podman) || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
-		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) --tag particle-os --file Containerfile .
+		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(ARCHITECTURES),--build-arg ARCHITECTURES="$(ARCHITECTURES)") --tag particle-os --file Containerfile .
 
 # The wheel is built from the sdist, so the sdist is complete.
 wheel: venv ## Build the wheel and the sdist into out/dist

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the requirements of particle-os: `setup.sh packages` installs distribution packages (on
 # Debian and Ubuntu through apt; elsewhere it names them), `setup.sh venv` makes .venv. `setup.sh
+# packages arm64` also installs what images of arm64 need, on any machine. `setup.sh
 # test-packages` installs the additional Debian packages of the VM tests. `setup.sh programs`
 # installs nothing: it names the packages that the unit tests lack.
 # When everything is there, the script changes nothing and needs no privilege and no network.
@@ -20,6 +21,32 @@ if [ "$kernel" != Linux ]; then
 	say "particle-os runs on Linux, not on $kernel: use a Linux VM"
 	exit 2
 fi
+
+own_architecture() {
+	if [ "$(uname -m)" = aarch64 ]; then echo arm64; else echo amd64; fi
+}
+
+# choose_architectures NAME...: sets the architectures of builds: this machine's own, and those.
+choose_architectures() {
+	architectures=$(own_architecture)
+	for name; do
+		case $name in
+		amd64 | arm64) ;;
+		*)
+			say "there is no architecture '$name'; particle-os makes images of amd64 and of arm64"
+			exit 2
+			;;
+		esac
+		case " $architectures " in *" $name "*) ;; *) architectures="$architectures $name" ;; esac
+	done
+}
+
+# emulators: prints Debian's packages that emulate machines of the architectures.
+emulators() {
+	for name in $architectures; do
+		case $name in amd64) echo qemu-system-x86 ;; arm64) echo qemu-system-arm ;; esac
+	done
+}
 
 # Prints the family of the distribution, which is a column of the table; nothing for an unknown one.
 family() {
@@ -53,17 +80,15 @@ has_descriptor() {
 	return 1
 }
 
-# is_for USE NEED USES: whether a requirement is one of USE, which is "build" or "unit", here. Builds on
-# a machine of arm64 need that machine's own emulator and firmware instead of a PC's.
+# is_for USE USES: whether a requirement for USES is one of USE, which is "build" or "unit". Builds also
+# need what is for one of the architectures.
 is_for() {
-	uses=$3
-	if [ "$1" = build ] && [ "$(uname -m)" = aarch64 ]; then
-		case $2 in
-		qemu-system-x86_64 | uefi) return 1 ;;
-		qemu-system-aarch64 | uefi-arm64) uses=build ;;
-		esac
-	fi
-	case ",$uses," in *",$1,"*) ;; *) return 1 ;; esac
+	wanted=$1
+	[ "$1" != build ] || wanted="build $architectures"
+	for one in $wanted; do
+		case ",$2," in *",$one,"*) return ;; esac
+	done
+	return 1
 }
 
 is_there() {
@@ -81,7 +106,7 @@ lacking() {
 	found=" "
 	while read -r need use debian fedora arch opensuse; do
 		case $need in "" | \#*) continue ;; esac
-		is_for "$1" "$need" "$use" || continue
+		is_for "$1" "$use" || continue
 		is_there "$need" && continue
 		case $2 in fedora) package=$fedora ;; arch) package=$arch ;; opensuse) package=$opensuse ;; *) package=$debian ;; esac
 		case $found in *" $package "*) ;; *) found="$found$package " ;; esac
@@ -152,9 +177,8 @@ install_packages() {
 		say "taking QEMU from bookworm-backports: it emulates twice as fast (BACKPORTS=0 keeps 7.2)"
 		if grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d || add_backports; then
 			apt-get update -q
-			emulator=qemu-system-x86
-			[ "$(uname -m)" != aarch64 ] || emulator=qemu-system-arm
-			apt-get install -y -q --no-install-recommends -t bookworm-backports "$emulator" qemu-utils
+			# shellcheck disable=SC2046
+			apt-get install -y -q --no-install-recommends -t bookworm-backports $(emulators) qemu-utils
 		fi
 	fi
 	# shellcheck disable=SC2046
@@ -188,7 +212,8 @@ packages() {
 		exit 2
 	fi
 	say "installing $missing"
-	as_root install
+	# shellcheck disable=SC2086
+	as_root install $architectures
 }
 
 test_packages() {
@@ -205,17 +230,17 @@ test_packages() {
 	as_root install-test
 }
 
-# as_root VERB: runs `setup.sh VERB` as root, or names the command for an administrator.
+# as_root VERB...: runs `setup.sh VERB...` as root, or names the command for an administrator.
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
-		sh "$0" "$1"
+		sh "$0" "$@"
 	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$@"
 	elif command -v sudo >/dev/null && [ -t 0 ] && sudo -v; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$@"
 	else
 		say "this needs an administrator, once; nothing has changed. Ask an administrator to run:"
-		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $1" >&2
+		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $*" >&2
 		exit 2
 	fi
 }
@@ -282,7 +307,10 @@ venv() {
 	echo "$sum $top" >"$stamp"
 }
 
-case "${1:-}" in
+verb=${1:-}
+[ $# = 0 ] || shift
+choose_architectures "$@"
+case $verb in
 packages) packages ;;
 test-packages) test_packages ;;
 install) install_packages ;;
@@ -290,7 +318,7 @@ install-test) install_test_packages ;;
 programs) programs ;;
 venv) venv ;;
 *)
-	echo "usage: $0 packages|test-packages|install|install-test|programs|venv" >&2
+	echo "usage: $0 packages|install [ARCHITECTURE]..., or test-packages|install-test|programs|venv" >&2
 	exit 2
 	;;
 esac

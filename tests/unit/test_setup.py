@@ -39,9 +39,9 @@ HOSTS = {
 }  # fmt: skip
 
 
-def setup(top, verb, prefix=(), **environment):
+def setup(top, verb, prefix=(), more=(), **environment):
     return subprocess.run(
-        [*prefix, SH, top / "host/setup.sh", verb],
+        [*prefix, SH, top / "host/setup.sh", verb, *more],
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
@@ -263,3 +263,56 @@ def test_firmware_counts_only_with_uefi_and_for_the_machines(
     firmware = {"x86_64": "edk2-ovmf", "aarch64": "edk2-aarch64"}[machine]
     assert "debian-keyring" in words
     assert (firmware in words) is named
+
+
+@pytest.mark.parametrize(
+    ("machine", "more", "named"),
+    [
+        ("x86_64", [], {"x86"}),
+        ("x86_64", ["amd64"], {"x86"}),
+        ("x86_64", ["arm64"], {"x86", "arm"}),
+        ("aarch64", [], {"arm"}),
+        ("aarch64", ["arm64", "amd64"], {"x86", "arm"}),
+    ],
+)
+def test_the_architectures_that_are_named_get_their_emulator_and_firmware(
+    bare, machine, more, named
+):
+    bin_ = bare / "bin"
+    bin_.mkdir()
+    (bin_ / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (bin_ / "uname").chmod(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": str(bin_), "OS_RELEASE": str(bare / "os-release")}
+    words = setup(bare, "packages", more=more, **where).stderr.split()
+    pairs = {
+        "x86": {"qemu-system-x86-core", "edk2-ovmf"},
+        "arm": {"qemu-system-aarch64-core", "edk2-aarch64"},
+    }
+    for name, pair in pairs.items():
+        assert pair & {*words} == (pair if name in named else set())
+
+
+def test_an_unknown_architecture_is_refused(bare):
+    done = setup(bare, "packages", more=["arm46"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("setup: there is no architecture 'arm46'")
+
+
+def test_root_installs_for_the_named_architectures(bare, tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    bodies = {"apt-get": 'echo "$@" >>"$CALLS"', "dpkg": "", "id": "echo 0"}
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    (bare / "os-release").write_text("ID=debian\n")
+    calls = tmp_path / "calls"
+    # Only the programs that the script itself calls.
+    for name in ("sh", "uname", "grep"):
+        (programs / name).symlink_to(shutil.which(name))
+    more = {"OS_RELEASE": str(bare / "os-release"), "BACKPORTS": "0", "CALLS": str(calls)}
+    done = setup(bare, "packages", more=["amd64", "arm64"], PATH=str(programs), **more)
+    assert done.returncode == 0, done.stderr
+    install = calls.read_text().splitlines()[-1].split()
+    assert {"qemu-system-x86", "ovmf", "qemu-system-arm", "qemu-efi-aarch64"} <= {*install}

@@ -122,7 +122,7 @@ def test_each_requirement_has_a_package_in_each_family(need):
 
 def test_every_requirement_of_builds_is_examined():
     text = (Path(host_packages.__file__).parent / "host_packages.txt").read_text()
-    needs = re.findall(r"^([^#\s]\S*) +build", text, re.MULTILINE)
+    needs = re.findall(r"^([^#\s]\S*) +(?:build|amd64)", text, re.MULTILINE)
     known = {AMD64.vm.qemu, *doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)}
     # A build needs no module venv: particle-os is installed by then.
     assert set(needs) - {"venv"} == known
