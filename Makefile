@@ -34,9 +34,12 @@ setup: ## Install missing Debian packages (apt) and Python packages (.venv)
 venv:
 	@PYTHON=$(PYTHON) sh host/setup.sh venv
 
-demo: setup ## Build recipes/minimal-test.yml and boot it
-	@$(BIN)/particle-os build recipes/minimal-test.yml --output $(OUT)
-	@echo 'Boot it here with: $(BIN)/particle-os run $(OUT)/minimal-test.qcow2'
+# A machine of arm64 runs images of arm64.
+demo: DEMO = $(if $(filter aarch64,$(shell uname -m)),arm64,minimal-test)
+demo: RUN = $(if $(filter arm64,$(DEMO)),run --architecture arm64,run)
+demo: setup ## Build recipes/minimal-test.yml (on arm64: recipes/arm64.yml) and boot it
+	@$(BIN)/particle-os build recipes/$(DEMO).yml --output $(OUT)
+	@echo 'Boot it here with: $(BIN)/particle-os $(RUN) $(OUT)/$(DEMO).qcow2'
 	@echo 'To call the program as particle-os: export PATH="$$PWD/$(BIN):$$PATH"'
 
 test: setup ## Run all tests, with virtual machines

@@ -12,6 +12,7 @@ TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
 # with completion, a browser, machines of another architecture.
 TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common iproute2 lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
+[ "$(uname -m 2>/dev/null)" != aarch64 ] || TEST_PACKAGES="$TEST_PACKAGES ovmf qemu-system-x86"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -196,7 +197,7 @@ install_test_packages() {
 	# All packages of QEMU are of one version.
 	if wants_backports && installed qemu-system-common && apt-cache policy qemu-system-common |
 		grep -q 'Installed:.*~bpo'; then
-		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm
+		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm qemu-system-x86
 	fi
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES

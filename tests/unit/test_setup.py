@@ -194,6 +194,43 @@ def test_an_interrupted_installation_is_finished_first(bare, tmp_path):
     assert calls.read_text() == "dpkg --configure\napt-get update\napt-get install\n"
 
 
+@pytest.mark.parametrize(
+    ("machine", "recipe", "option"),
+    [("x86_64", "minimal-test", ""), ("aarch64", "arm64", "--architecture arm64 ")],
+)
+def test_the_demo_builds_what_its_machine_runs(fresh, machine, recipe, option):
+    shutil.copy(TOP / "Makefile", fresh)
+    (fresh / "host/setup.sh").write_text("exit 0\n")
+    texts = {
+        ".venv/bin/particle-os": '#!/bin/sh\necho "called $*"\n',
+        "bin/uname": f"#!/bin/sh\necho {machine}\n",
+    }
+    for name, text in texts.items():
+        (fresh / name).parent.mkdir(parents=True)
+        (fresh / name).write_text(text)
+        (fresh / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "demo"], cwd=fresh, capture_output=True, text=True,
+        check=True, env={"PATH": f"{fresh}/bin:/usr/bin:/bin"},
+    )  # fmt: skip
+    built, boot, _ = done.stdout.splitlines()
+    assert built == f"called build recipes/{recipe}.yml --output out"
+    assert boot.endswith(f": .venv/bin/particle-os run {option}out/{recipe}.qcow2")
+
+
+@pytest.mark.parametrize(("machine", "named"), [("x86_64", False), ("aarch64", True)])
+def test_the_tests_of_a_machine_of_arm64_need_a_pc(bare, machine, named):
+    bin_ = bare / "bin"
+    bin_.mkdir()
+    (bin_ / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (bin_ / "uname").chmod(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": str(bin_), "OS_RELEASE": str(bare / "os-release")}
+    words = {*setup(bare, "test-packages", **where).stderr.split()}
+    assert {"qemu-system-arm", "qemu-efi-aarch64"} <= words
+    assert ({"qemu-system-x86", "ovmf"} <= words) is named
+
+
 def test_after_the_demo_the_program_is_found_as_printed(fresh):
     shutil.copy(TOP / "Makefile", fresh)
     (fresh / "host/setup.sh").write_text("exit 0\n")
