@@ -42,7 +42,7 @@ RECIPE_PATH [RECIPE] path
 --architecture amd64|arm64
 """
 COMMANDS = {
-    "bench": ["--accel", "--mirror", "--apt-proxy"],
+    "bench": ["--accel", "--architecture amd64|arm64", "--mirror", "--apt-proxy"],
     "boot-test": [
         "--architecture amd64|arm64 =amd64",
         "IMAGE",
@@ -154,6 +154,7 @@ COMMANDS = {
     ],
     "init": [
         "TEMPLATE text =minimal",
+        "--architecture amd64|arm64",
         "-o/--output FILE path",
     ],
     "inspect": [
