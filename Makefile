@@ -34,9 +34,12 @@ setup: ## Install missing Debian packages (apt) and Python packages (.venv)
 venv:
 	@PYTHON=$(PYTHON) sh host/setup.sh venv
 
-demo: setup ## Build recipes/minimal-test.yml and boot it
-	@$(BIN)/particle-os build recipes/minimal-test.yml --output $(OUT)
-	@echo 'Boot it here with: $(BIN)/particle-os run $(OUT)/minimal-test.qcow2'
+# A machine of arm64 runs images of arm64.
+demo: DEMO = $(if $(filter aarch64,$(shell uname -m)),arm64,minimal-test)
+demo: RUN = $(if $(filter arm64,$(DEMO)),run --architecture arm64,run)
+demo: setup ## Build recipes/minimal-test.yml (on arm64: recipes/arm64.yml) and boot it
+	@$(BIN)/particle-os build recipes/$(DEMO).yml --output $(OUT)
+	@echo 'Boot it here with: $(BIN)/particle-os $(RUN) $(OUT)/$(DEMO).qcow2'
 	@echo 'To call the program as particle-os: export PATH="$$PWD/$(BIN):$$PATH"'
 
 test: setup ## Run all tests, with virtual machines
@@ -135,9 +138,10 @@ deb: ## Build the Debian package into out/deb (on Debian 13, with what debian/co
 	@cd $(OUT)/deb && sha256sum *.deb >SHA256SUMS
 
 # buildah's chroot isolation needs no privilege beyond that of a user who may run podman.
-image: ## Build a container image with particle-os (BASE=debian:trixie)
+image: ## Build a container image with particle-os (BASE=debian:trixie ARCHITECTURES="amd64 arm64")
 	@program=$$(command -v $(or $(PROGRAM),podman) || command -v buildah) || { echo 'image: install podman or buildah' >&2; exit 2; }; \
-		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) --tag particle-os --file Containerfile .
+		$$program build $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(ARCHITECTURES),--build-arg ARCHITECTURES="$(ARCHITECTURES)") --tag particle-os --file Containerfile .
 
 # The wheel is built from the sdist, so the sdist is complete.
 wheel: venv ## Build the wheel and the sdist into out/dist

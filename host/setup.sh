@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the requirements of particle-os: `setup.sh packages` installs distribution packages (on
 # Debian and Ubuntu through apt; elsewhere it names them), `setup.sh venv` makes .venv. `setup.sh
+# packages arm64` also installs what images of arm64 need, on any machine. `setup.sh
 # test-packages` installs the additional Debian packages of the VM tests. `setup.sh programs`
 # installs nothing: it names the packages that the unit tests lack.
 # When everything is there, the script changes nothing and needs no privilege and no network.
@@ -11,6 +12,7 @@ TABLE=${0%/*}/particle_os/system/host_packages.txt
 # For the tests: a registry, a proxy, container images, tools for package archives, file systems and commits, shells
 # with completion, a browser, machines of another architecture.
 TEST_PACKAGES="docker-registry apt-cacher-ng apt-utils buildah chromium dosfstools dpkg-dev e2fsprogs fdisk fish fonts-dejavu-core gpg gpg-agent grub-common iproute2 lz4 man-db mtools openssh-client ostree qemu-efi-aarch64 qemu-system-arm zsh"
+[ "$(uname -m 2>/dev/null)" != aarch64 ] || TEST_PACKAGES="$TEST_PACKAGES ovmf qemu-system-x86"
 BACKPORTS_FILE=/etc/apt/sources.list.d/particle-os-backports.sources
 
 say() { echo "setup: $*" >&2; }
@@ -20,6 +22,32 @@ if [ "$kernel" != Linux ]; then
 	say "particle-os runs on Linux, not on $kernel: use a Linux VM"
 	exit 2
 fi
+
+own_architecture() {
+	if [ "$(uname -m)" = aarch64 ]; then echo arm64; else echo amd64; fi
+}
+
+# choose_architectures NAME...: sets the architectures of builds: this machine's own, and those.
+choose_architectures() {
+	architectures=$(own_architecture)
+	for name; do
+		case $name in
+		amd64 | arm64) ;;
+		*)
+			say "there is no architecture '$name'; particle-os makes images of amd64 and of arm64"
+			exit 2
+			;;
+		esac
+		case " $architectures " in *" $name "*) ;; *) architectures="$architectures $name" ;; esac
+	done
+}
+
+# emulators: prints Debian's packages that emulate machines of the architectures.
+emulators() {
+	for name in $architectures; do
+		case $name in amd64) echo qemu-system-x86 ;; arm64) echo qemu-system-arm ;; esac
+	done
+}
 
 # Prints the family of the distribution, which is a column of the table; nothing for an unknown one.
 family() {
@@ -38,24 +66,30 @@ family() {
 }
 
 has_uefi() {
-	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || grep -qs '"uefi"' /usr/share/qemu/firmware/*.json
+	[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || has_descriptor x86_64
 }
 
 has_uefi_of_arm64() {
-	[ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || grep -qs '"aarch64"' /usr/share/qemu/firmware/*.json
+	[ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || has_descriptor aarch64
 }
 
-# is_for USE NEED USES: whether a requirement is one of USE, which is "build" or "unit", here. Builds on
-# a machine of arm64 need that machine's own emulator and firmware instead of a PC's.
+# has_descriptor TARGET: whether a descriptor for QEMU names firmware with UEFI for these machines.
+has_descriptor() {
+	for file in /usr/share/qemu/firmware/*.json; do
+		grep -qs '"uefi"' "$file" && grep -qs "\"$1\"" "$file" && return
+	done
+	return 1
+}
+
+# is_for USE USES: whether a requirement for USES is one of USE, which is "build" or "unit". Builds also
+# need what is for one of the architectures.
 is_for() {
-	uses=$3
-	if [ "$1" = build ] && [ "$(uname -m)" = aarch64 ]; then
-		case $2 in
-		qemu-system-x86_64 | uefi) return 1 ;;
-		qemu-system-aarch64 | uefi-arm64) uses=build ;;
-		esac
-	fi
-	case ",$uses," in *",$1,"*) ;; *) return 1 ;; esac
+	wanted=$1
+	[ "$1" != build ] || wanted="build $architectures"
+	for one in $wanted; do
+		case ",$2," in *",$one,"*) return ;; esac
+	done
+	return 1
 }
 
 is_there() {
@@ -73,7 +107,7 @@ lacking() {
 	found=" "
 	while read -r need use debian fedora arch opensuse; do
 		case $need in "" | \#*) continue ;; esac
-		is_for "$1" "$need" "$use" || continue
+		is_for "$1" "$use" || continue
 		is_there "$need" && continue
 		case $2 in fedora) package=$fedora ;; arch) package=$arch ;; opensuse) package=$opensuse ;; *) package=$debian ;; esac
 		case $found in *" $package "*) ;; *) found="$found$package " ;; esac
@@ -144,9 +178,8 @@ install_packages() {
 		say "taking QEMU from bookworm-backports: it emulates twice as fast (BACKPORTS=0 keeps 7.2)"
 		if grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d || add_backports; then
 			apt-get update -q
-			emulator=qemu-system-x86
-			[ "$(uname -m)" != aarch64 ] || emulator=qemu-system-arm
-			apt-get install -y -q --no-install-recommends -t bookworm-backports "$emulator" qemu-utils
+			# shellcheck disable=SC2046
+			apt-get install -y -q --no-install-recommends -t bookworm-backports $(emulators) qemu-utils
 		fi
 	fi
 	# shellcheck disable=SC2046
@@ -164,7 +197,7 @@ install_test_packages() {
 	# All packages of QEMU are of one version.
 	if wants_backports && installed qemu-system-common && apt-cache policy qemu-system-common |
 		grep -q 'Installed:.*~bpo'; then
-		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm
+		apt-get install -y -q --no-install-recommends -t bookworm-backports qemu-system-arm qemu-system-x86
 	fi
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $TEST_PACKAGES
@@ -180,7 +213,8 @@ packages() {
 		exit 2
 	fi
 	say "installing $missing"
-	as_root install
+	# shellcheck disable=SC2086
+	as_root install $architectures
 }
 
 test_packages() {
@@ -197,17 +231,17 @@ test_packages() {
 	as_root install-test
 }
 
-# as_root VERB: runs `setup.sh VERB` as root, or names the command for an administrator.
+# as_root VERB...: runs `setup.sh VERB...` as root, or names the command for an administrator.
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
-		sh "$0" "$1"
+		sh "$0" "$@"
 	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$@"
 	elif command -v sudo >/dev/null && [ -t 0 ] && sudo -v; then
-		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$1"
+		sudo BACKPORTS="${BACKPORTS:-1}" sh "$0" "$@"
 	else
 		say "this needs an administrator, once; nothing has changed. Ask an administrator to run:"
-		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $1" >&2
+		echo "sudo BACKPORTS=${BACKPORTS:-1} sh $(realpath "$0") $*" >&2
 		exit 2
 	fi
 }
@@ -274,7 +308,10 @@ venv() {
 	echo "$sum $top" >"$stamp"
 }
 
-case "${1:-}" in
+verb=${1:-}
+[ $# = 0 ] || shift
+choose_architectures "$@"
+case $verb in
 packages) packages ;;
 test-packages) test_packages ;;
 install) install_packages ;;
@@ -282,7 +319,7 @@ install-test) install_test_packages ;;
 programs) programs ;;
 venv) venv ;;
 *)
-	echo "usage: $0 packages|test-packages|install|install-test|programs|venv" >&2
+	echo "usage: $0 packages|install [ARCHITECTURE]..., or test-packages|install-test|programs|venv" >&2
 	exit 2
 	;;
 esac

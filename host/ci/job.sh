@@ -7,6 +7,7 @@
 #   PARTICLE_OS_RECIPE       the recipe
 #   PARTICLE_OS_OUTPUT       the directory of the images
 #   PARTICLE_OS_ACCELERATOR  auto, kvm or tcg
+#   PARTICLE_OS_ARCHITECTURES  for `install`: architectures of images beside the machine's own
 #   PARTICLE_OS_JUNIT        the file for the results as JUnit XML; `report` writes it after a kill
 #   PARTICLE_OS_OUTCOME      for `report`: the outcome of the step that built, such as cancelled
 #
@@ -35,7 +36,10 @@ exec_as_user() {
 }
 
 install() {
-	sh "$tree/host/setup.sh" packages
+	# The names are divided at spaces and line ends, and expand to nothing.
+	set -f
+	sh "$tree/host/setup.sh" packages ${PARTICLE_OS_ARCHITECTURES:-}
+	set +f
 	need_certificates
 	python3 -m venv "$PARTICLE_OS_VENV"
 	"$PARTICLE_OS_VENV/bin/pip" install --quiet --disable-pip-version-check "$tree"

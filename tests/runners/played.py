@@ -55,6 +55,8 @@ def install(directory: Path) -> Path:
     write_program(commands / "python3", PYTHON.format(venv=venv, python=sys.executable))
     # Root would build as another user; the scripts ask id(1) who they are.
     write_program(commands / "id", "#!/bin/sh\necho 1000\n")
+    # The runner is a machine of amd64.
+    write_program(commands / "dpkg", "#!/bin/sh\necho amd64\n")
     for name in ("apt-get", "chown", "useradd"):
         write_program(commands / name, f'#!/bin/sh\necho {name} "$@"\n')
     write_program(

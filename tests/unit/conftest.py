@@ -4,6 +4,7 @@ import signal
 import pytest
 from particle_os.sandbox import helper
 from particle_os.system import deadline
+from particle_os.vm import accel
 
 from ..waiting import Clock, plenty
 
@@ -32,6 +33,14 @@ def no_helper(monkeypatch):
         raise AssertionError("a unit test makes a helper VM")
 
     monkeypatch.setattr(helper, "_make", make)
+
+
+@pytest.fixture
+def asked_anew():
+    """The version that a program shows in this test is not that of another test."""
+    accel.version_of.cache_clear()
+    yield
+    accel.version_of.cache_clear()
 
 
 @pytest.fixture

@@ -39,9 +39,9 @@ HOSTS = {
 }  # fmt: skip
 
 
-def setup(top, verb, prefix=(), **environment):
+def setup(top, verb, prefix=(), more=(), **environment):
     return subprocess.run(
-        [*prefix, SH, top / "host/setup.sh", verb],
+        [*prefix, SH, top / "host/setup.sh", verb, *more],
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
@@ -194,6 +194,43 @@ def test_an_interrupted_installation_is_finished_first(bare, tmp_path):
     assert calls.read_text() == "dpkg --configure\napt-get update\napt-get install\n"
 
 
+@pytest.mark.parametrize(
+    ("machine", "recipe", "option"),
+    [("x86_64", "minimal-test", ""), ("aarch64", "arm64", "--architecture arm64 ")],
+)
+def test_the_demo_builds_what_its_machine_runs(fresh, machine, recipe, option):
+    shutil.copy(TOP / "Makefile", fresh)
+    (fresh / "host/setup.sh").write_text("exit 0\n")
+    texts = {
+        ".venv/bin/particle-os": '#!/bin/sh\necho "called $*"\n',
+        "bin/uname": f"#!/bin/sh\necho {machine}\n",
+    }
+    for name, text in texts.items():
+        (fresh / name).parent.mkdir(parents=True)
+        (fresh / name).write_text(text)
+        (fresh / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "demo"], cwd=fresh, capture_output=True, text=True,
+        check=True, env={"PATH": f"{fresh}/bin:/usr/bin:/bin"},
+    )  # fmt: skip
+    built, boot, _ = done.stdout.splitlines()
+    assert built == f"called build recipes/{recipe}.yml --output out"
+    assert boot.endswith(f": .venv/bin/particle-os run {option}out/{recipe}.qcow2")
+
+
+@pytest.mark.parametrize(("machine", "named"), [("x86_64", False), ("aarch64", True)])
+def test_the_tests_of_a_machine_of_arm64_need_a_pc(bare, machine, named):
+    bin_ = bare / "bin"
+    bin_.mkdir()
+    (bin_ / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (bin_ / "uname").chmod(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": str(bin_), "OS_RELEASE": str(bare / "os-release")}
+    words = {*setup(bare, "test-packages", **where).stderr.split()}
+    assert {"qemu-system-arm", "qemu-efi-aarch64"} <= words
+    assert ({"qemu-system-x86", "ovmf"} <= words) is named
+
+
 def test_after_the_demo_the_program_is_found_as_printed(fresh):
     shutil.copy(TOP / "Makefile", fresh)
     (fresh / "host/setup.sh").write_text("exit 0\n")
@@ -230,3 +267,89 @@ def test_a_machine_of_arm64_gets_its_own_emulator_and_firmware(bare, tmp_path):
     words = set(setup(bare, "packages", **where).stderr.split())
     assert {"qemu-system-x86-core", "edk2-ovmf"} <= words
     assert not {"qemu-system-aarch64-core", "edk2-aarch64"} & words
+
+
+@pytest.mark.parametrize(
+    ("machine", "interface", "target", "named"),
+    [
+        ("x86_64", "uefi", "x86_64", False),
+        ("x86_64", "uefi", "aarch64", True),
+        ("x86_64", "bios", "x86_64", True),
+        ("aarch64", "uefi", "aarch64", False),
+        ("aarch64", "uefi", "x86_64", True),
+    ],
+)
+def test_firmware_counts_only_with_uefi_and_for_the_machines(
+    bare, machine, interface, target, named
+):
+    """Debian's firmware for arm64 is no firmware of a PC, and a BIOS is no UEFI."""
+    uname = bare / "bin/uname"
+    uname.parent.mkdir()
+    uname.write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    uname.chmod(0o755)
+    share = bare / "share"
+    (share / "qemu/firmware").mkdir(parents=True)
+    (share / "qemu/firmware/60-some.json").write_text(
+        f'{{"interface-types": ["{interface}"], "targets": [{{"architecture": "{target}"}}]}}'
+    )
+    script = bare / "host/setup.sh"
+    script.write_text(script.read_text().replace("/nonexistent/", f"{share}/"))
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": f"{uname.parent}:/usr/bin:/bin", "OS_RELEASE": str(bare / "os-release")}
+    words = setup(bare, "packages", **where).stderr.split()
+    firmware = {"x86_64": "edk2-ovmf", "aarch64": "edk2-aarch64"}[machine]
+    assert "debian-keyring" in words
+    assert (firmware in words) is named
+
+
+@pytest.mark.parametrize(
+    ("machine", "more", "named"),
+    [
+        ("x86_64", [], {"x86"}),
+        ("x86_64", ["amd64"], {"x86"}),
+        ("x86_64", ["arm64"], {"x86", "arm"}),
+        ("aarch64", [], {"arm"}),
+        ("aarch64", ["arm64", "amd64"], {"x86", "arm"}),
+    ],
+)
+def test_the_architectures_that_are_named_get_their_emulator_and_firmware(
+    bare, machine, more, named
+):
+    bin_ = bare / "bin"
+    bin_.mkdir()
+    (bin_ / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (bin_ / "uname").chmod(0o755)
+    (bare / "os-release").write_text("ID=fedora\n")
+    where = {"PATH": str(bin_), "OS_RELEASE": str(bare / "os-release")}
+    words = setup(bare, "packages", more=more, **where).stderr.split()
+    pairs = {
+        "x86": {"qemu-system-x86-core", "edk2-ovmf"},
+        "arm": {"qemu-system-aarch64-core", "edk2-aarch64"},
+    }
+    for name, pair in pairs.items():
+        assert pair & {*words} == (pair if name in named else set())
+
+
+def test_an_unknown_architecture_is_refused(bare):
+    done = setup(bare, "packages", more=["arm46"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("setup: there is no architecture 'arm46'")
+
+
+def test_root_installs_for_the_named_architectures(bare, tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    bodies = {"apt-get": 'echo "$@" >>"$CALLS"', "dpkg": "", "id": "echo 0"}
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    (bare / "os-release").write_text("ID=debian\n")
+    calls = tmp_path / "calls"
+    # Only the programs that the script itself calls.
+    for name in ("sh", "uname", "grep"):
+        (programs / name).symlink_to(shutil.which(name))
+    more = {"OS_RELEASE": str(bare / "os-release"), "BACKPORTS": "0", "CALLS": str(calls)}
+    done = setup(bare, "packages", more=["amd64", "arm64"], PATH=str(programs), **more)
+    assert done.returncode == 0, done.stderr
+    install = calls.read_text().splitlines()[-1].split()
+    assert {"qemu-system-x86", "ovmf", "qemu-system-arm", "qemu-efi-aarch64"} <= {*install}

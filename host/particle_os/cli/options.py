@@ -328,17 +328,18 @@ TEMPLATE = click.option(
     shell_complete=completion.helper_templates,
 )
 HIDDEN_TEMPLATE = click.option("--template", hidden=True)
+KINDS = click.Choice(list(ARCHITECTURES))
 ARCHITECTURE = click.option(
-    "--architecture", type=click.Choice(list(ARCHITECTURES)),
-    help="The architecture of the image, instead of the recipe's.",
+    "--architecture", type=KINDS, help="The architecture of the image, instead of the recipe's.",
+)  # fmt: skip
+OWN_ARCHITECTURE = click.option(
+    "--architecture", type=KINDS, help="The architecture of the image; by default, this machine's.",
 )  # fmt: skip
 SAME_ARCHITECTURE = click.option(
-    "--architecture", type=click.Choice(list(ARCHITECTURES)),
-    help="The architecture that build was given.",
+    "--architecture", type=KINDS, help="The architecture that build was given.",
 )  # fmt: skip
 IMAGE_ARCHITECTURE = click.option(
-    "--architecture", "wanted_architecture", type=click.Choice(list(ARCHITECTURES)),
-    callback=_record,
+    "--architecture", "wanted_architecture", type=KINDS, callback=_record,
     help="The architecture of the image.  [default: the disk's, or this host's]",
 )  # fmt: skip
 NO_CACHE = click.option(

@@ -51,11 +51,13 @@ class Benchmark(Record):
     """The figures of one host, and the reason for each accelerator without figures.
 
     `version` grows when a field changes its meaning. `processors` are those that may be used.
+    `architecture` is that of the images.
     """
 
     version: Literal[1] = 1
     particle_os: str
     recipe: str
+    architecture: str = "amd64"
     processor: str
     processors: int
     qemu: str
@@ -69,7 +71,7 @@ class Benchmark(Record):
     def _cells(self, figures: Figures) -> tuple[str, ...]:
         first = figures.first_build
         return (
-            f"{self.processor}, {_count(self.processors)}",
+            ", ".join((self.processor, _count(self.processors), *self._unusual())),
             _release(self.qemu),
             figures.accelerator.upper(),
             _seconds(figures.helper_seconds),
@@ -82,9 +84,14 @@ class Benchmark(Record):
             f"{figures.ratio:.1f}",
         )
 
+    def _unusual(self) -> Iterator[str]:
+        if self.architecture != "amd64":
+            yield f"images of {self.architecture}"
+
     def lines(self) -> Iterator[str]:
         """The figures for people, and then the same as a table in Markdown."""
-        yield f"{printable(self.processor)}, {_count(self.processors)}, {printable(self.qemu)}"
+        words = (printable(self.processor), _count(self.processors), printable(self.qemu))
+        yield ", ".join((*words, *self._unusual()))
         for figures in self.figures:
             yield ""
             yield from _table(figures)

@@ -78,16 +78,39 @@ def processors(acceleration: Acceleration, wanted: int | None = None) -> Process
     return Processors(count, x2apic and count > 1)
 
 
-@functools.cache
 def _emulates_x2apic(qemu: str) -> bool:
     """Whether QEMU is version 9.0 or later (QEMU's ChangeLog: "TCG: x2APIC")."""
     return (version_of(qemu) or (0, 0)) >= (9, 0)
 
 
+@functools.cache
 def version_of(qemu: str) -> tuple[int, int] | None:
-    """The major and minor version of a program of QEMU; None when it shows none."""
+    """The major and minor version of a program of QEMU; None when it shows none.
+
+    Raises InfrastructureError when it does not run.
+    """
     found = re.search(r"version (\d+)\.(\d+)", process.version(qemu))
     return None if found is None else (int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True)
+class OldQemu:
+    """A version of QEMU that lacks something that particle-os needs, and the least that has it."""
+
+    version: str
+    least: str
+
+
+def outdated(architecture: Architecture) -> OldQemu | None:
+    """The version of the installed QEMU, if it is too old for machines of an architecture.
+
+    Raises InfrastructureError when the program does not run.
+    """
+    vm = architecture.vm
+    found = version_of(vm.qemu)
+    if found is None or found >= vm.least_qemu:
+        return None
+    return OldQemu(*(".".join(map(str, numbers)) for numbers in (found, vm.least_qemu)))
 
 
 def choose(
@@ -135,21 +158,18 @@ def _foreign(architecture: Architecture) -> str | None:
 
 
 def check_emulator(architecture: Architecture) -> None:
-    """Raises InfrastructureError when this host cannot emulate machines of another architecture."""
+    """Raises InfrastructureError when no QEMU of this host runs machines of an architecture."""
     vm = architecture.vm
-    if native() == architecture:
-        return
     if shutil.which(vm.qemu) is None:
         raise InfrastructureError(
             f"'{vm.qemu}', which runs machines of {architecture.name}, is not installed",
             hint=f"Install it: {host_packages.advice(vm.qemu)}.",
         )
-    found = version_of(vm.qemu)
-    if found is not None and found < vm.least_qemu:
-        least, given = (".".join(map(str, numbers)) for numbers in (vm.least_qemu, found))
+    if (old := outdated(architecture)) is not None:
         raise InfrastructureError(
-            f"QEMU {given} cannot run the machines of {architecture.name} that particle-os needs",
-            hint=f"Install QEMU {least} or later.",
+            f"QEMU {old.version} cannot run the machines of {architecture.name} that particle-os "
+            "needs",
+            hint=f"Install QEMU {old.least} or later.",
         )
 
 

@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -23,12 +24,12 @@ def runner(tmp_path):
     return gitlab.Runner(project, {})
 
 
-def prepared(runner, ends):
+def prepared(runner, ends, **given):
     """The job, for a recipe whose build ends so; the program is in a directory of the test."""
     place = runner.project.parent
     venv = {"PARTICLE_OS_VENV": str(place / "venv")}
     runner.environment = {**played.environment(place, ends), **venv}
-    (job,) = gitlab.filled({"recipe": "leaky.yml"})[1].values()
+    (job,) = gitlab.filled({"recipe": "leaky.yml", **given})[1].values()
     return job
 
 
@@ -79,9 +80,33 @@ def test_packages_and_program_are_installed_before_the_build(runner):
     lines = log.splitlines()
     assert lines[0] == "apt-get update"
     assert lines[1].startswith("apt-get install -y --no-install-recommends ca-certificates ")
+    assert {"qemu-system-x86", "ovmf"} <= {*lines[1].split()}
+    assert not {"qemu-system-arm", "qemu-efi-aarch64"} & {*lines[1].split()}
     assert not any("git" in line.split() for line in lines)
     arguments = (runner.project.parent / "venv/bin/pip.arguments").read_text().split()
     assert arguments[-1] == f"particle-os=={__version__}"
+
+
+def test_an_architecture_beside_that_of_the_runner_gets_its_packages(runner):
+    job = prepared(runner, "good", architectures="arm64")
+    _, log = end(runner, job)
+    installed = {*log.splitlines()[1].split()}
+    assert {"qemu-system-x86", "ovmf", "qemu-system-arm", "qemu-efi-aarch64"} <= installed
+
+
+def test_an_unknown_architecture_ends_the_job_of_gitlab(runner):
+    inputs, _ = gitlab.filled({"recipe": "given"})
+    allowed = inputs["architectures"]["regex"]
+    for text in ("", "arm64", "amd64 arm64"):
+        assert re.search(allowed, text)
+    assert not re.search(allowed, "arm46")
+    # A variable of the pipeline is not compared with it.
+    job = prepared(runner, "good")
+    job["variables"]["PARTICLE_OS_ARCHITECTURES"] = "arm46"
+    process = runner.start(job, ["before_script", "script"])
+    log = process.communicate()[0]
+    assert process.returncode == 2
+    assert "makes no images of arm46" in log
 
 
 def test_a_source_in_git_installs_git(runner):

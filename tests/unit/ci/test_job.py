@@ -167,3 +167,23 @@ def test_a_job_that_ends_before_its_build_has_a_junit_file_too(job):
     done = subprocess.run(["sh", JOB, "report"], env=job, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"<error" in Path(job["PARTICLE_OS_JUNIT"]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("", []), ("arm64", ["arm64"]), ("amd64\narm64 ", ["amd64", "arm64"]), ("*", ["*"])],
+)
+def test_the_packages_of_the_wanted_architectures_are_installed(job, tmp_path, given, words):
+    """The step of the action gives the names to setup.sh, as words and nothing else."""
+    step = next(step for step in ACTION["runs"]["steps"] if step["name"] == "Install")
+    assert step["env"]["PARTICLE_OS_ARCHITECTURES"] == "${{ inputs.architectures }}"
+    tree = tmp_path / "tree"
+    (tree / "host/ci").mkdir(parents=True)
+    (tree / "host/ci/job.sh").write_text(JOB.read_text())
+    # A failure ends the installation before pip.
+    script = f"printf '%s\\n' \"$@\" >{tmp_path}/asked; exit 7\n"
+    (tree / "host/setup.sh").write_text(script)
+    job |= {"GITHUB_ACTION_PATH": str(tree), "PARTICLE_OS_ARCHITECTURES": given}
+    done = subprocess.run(["sh", "-e", "-c", step["run"]], env=job, cwd=tmp_path, check=False)
+    assert done.returncode == 7
+    assert (tmp_path / "asked").read_text().splitlines() == ["packages", *words]

@@ -1,6 +1,11 @@
 import json
+import re
 
 import pytest
+from particle_os.architecture import AMD64, ARM64
+from particle_os.cli import init
+from particle_os.recipe import loading
+from particle_os.recipe.shipped import shipped
 from particle_os.system.workspace import data_directory
 
 from .command_line import run
@@ -53,8 +58,44 @@ def test_init_overwrites_nothing(tmp_path, monkeypatch):
 def test_init_can_print_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written = (data_directory("recipes/templates") / "server.yml").read_text()
-    assert run("init", "server", "--output", "-").stdout == written
+    assert run("init", "server", "--output", "-", "--architecture", "amd64").stdout == written
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("template", LISTED)
+def test_init_writes_a_recipe_for_arm64_too(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", template, "--architecture", "arm64").exit_code == 0
+    written = (tmp_path / f"{template}.yml").read_text()
+    result = run("validate", f"{template}.yml")
+    assert (result.exit_code, result.stdout) == (0, "1 valid\n")
+    assert result.stderr.count("note:") == result.stderr.count("[placeholder]")
+    loaded = loading.load(tmp_path / f"{template}.yml")
+    assert loaded.architecture is ARM64
+    assert loaded.firmwares[0] == "uefi"
+    if template != "arm64":
+        assert not {"amd64", "BIOS"} & {*re.findall(r"\w+", written)}
+
+
+@pytest.mark.parametrize("template", LISTED)
+def test_init_writes_the_shipped_recipe_unless_another_architecture_is_wanted(
+    template, monkeypatch
+):
+    written = shipped()[template].read_text().removeprefix(init.SCHEMA_LINE)
+    monkeypatch.setattr(init, "usual", lambda: AMD64)
+    assert run("init", template, "-o", "-").stdout == written
+    own = "arm64" if template == "arm64" else "amd64"
+    monkeypatch.setattr(init, "usual", lambda: ARM64)
+    assert run("init", template, "-o", "-", "--architecture", own).stdout == written
+    on_arm64 = run("init", template, "-o", "-").stdout
+    assert "\narchitecture: arm64\n" in on_arm64
+    assert (on_arm64 == written) == (template == "arm64")
+
+
+def test_a_recipe_for_arm64_is_none_for_amd64():
+    result = run("init", "arm64", "-o", "-", "--architecture", "amd64")
+    assert result.exit_code == 2
+    assert "the recipe 'arm64' makes images of arm64 only" in result.stderr
 
 
 def test_init_knows_its_templates(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ RECIPE_PATH [RECIPE] path
 --architecture amd64|arm64
 """
 COMMANDS = {
-    "bench": ["--accel", "--mirror", "--apt-proxy"],
+    "bench": ["--accel", "--architecture amd64|arm64", "--mirror", "--apt-proxy"],
     "boot-test": [
         "--architecture",
         "IMAGE",
@@ -155,6 +155,7 @@ COMMANDS = {
     ],
     "init": [
         "TEMPLATE text =minimal",
+        "--architecture amd64|arm64",
         "-o/--output FILE path",
     ],
     "inspect": [

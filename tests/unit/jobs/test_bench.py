@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from particle_os.architecture import AMD64, ARM64
 from particle_os.jobs import build
 from particle_os.jobs.execution.checkpoint_chain import CheckpointChain
 from particle_os.jobs.host import bench, timed_build
@@ -74,7 +75,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(CheckpointChain, "keep", lambda *arguments, **options: None)
     (tmp_path / "minimal-test.yml").write_text(RECIPE)
     (tmp_path / "cpuinfo").write_text(CPUINFO)
-    recipes = {bench.RECIPE: tmp_path / "minimal-test.yml"}
+    recipes = dict.fromkeys(bench.RECIPES.values(), tmp_path / "minimal-test.yml")
     monkeypatch.setattr(bench, "shipped", lambda: recipes)
     monkeypatch.setattr(bench, "PROCESSORS", tmp_path / "cpuinfo")
     return world
@@ -117,6 +118,7 @@ def test_the_figures_as_json(world, own_home, measured):
         "version": 1,
         "particle_os": found["particle_os"],
         "recipe": "minimal-test",
+        "architecture": "amd64",
         "processor": "Example CPU | 3.0 GHz",
         "processors": len(os.sched_getaffinity(0)),
         "qemu": "QEMU 10",
@@ -210,7 +212,7 @@ def test_an_image_that_does_not_boot_is_an_error_with_the_end_of_its_console(wor
     assert result.exit_code == error["exit_code"] == 4
     assert "did not pass its boot test" in error["error"]
     assert "on the console" in "".join(error["tail"])
-    assert error["log"] is None and error["hint"] == bench.ADVICE
+    assert error["log"] is None and error["hint"].endswith(": particle-os build minimal-test")
     assert left(own_home) == [".lock"]
 
 
@@ -231,6 +233,47 @@ def test_a_processor_without_a_name_is_unknown(world):
     assert json.loads(run("bench", "--json").stdout)["processor"] == "unknown processor"
 
 
-def test_the_recipe_is_shipped_and_its_stage_before_the_last_one_changes():
-    stages = loading.load(shipped()[bench.RECIPE]).recipe.stages
+def test_a_processor_of_arm64_has_numbers(world):
+    kinds = [("0x41", "0xd0c"), ("0x41", "0xd4f")]
+    text = "".join(
+        f"processor\t: {i}\nCPU implementer\t: {kind}\nCPU part\t: {part}\n\n"
+        for i, (kind, part) in enumerate(kinds)
+    )
+    (world.path / "cpuinfo").write_text(text)
+    assert json.loads(run("bench", "--json").stdout)["processor"] == "Arm processor 0x41 0xd0c"
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "chosen"),
+    [(ARM64, [], ARM64), (AMD64, ["--architecture", "arm64"], ARM64), (AMD64, [], AMD64)],
+)
+def test_the_architecture_of_the_host_is_measured_or_the_given_one(
+    world, monkeypatch, own, arguments, chosen
+):
+    checked, built = [], []
+    monkeypatch.setattr(bench, "usual", lambda: own)
+    monkeypatch.setattr(accel, "check_device", lambda mode, whose: checked.append(whose))
+    played = bench.timed
+
+    def timed(what, recipe, options, progress):
+        built.append(recipe.stem)
+        # The played build has no machine of arm64.
+        plain = replace(options, architecture=None)
+        return played(what, world.path / "minimal-test.yml", plain, progress)
+
+    monkeypatch.setattr(bench, "timed", timed)
+    monkeypatch.setattr(bench, "shipped", shipped)
+    found = json.loads(run("bench", "--json", *arguments).stdout)
+    assert checked == [chosen]
+    assert {*built} == {found["recipe"]} == {bench.RECIPES[chosen.name]}
+    assert found["architecture"] == chosen.name
+    text = run("bench", *arguments).stdout
+    assert ("images of arm64" in text.splitlines()[-1]) == (chosen is ARM64)
+
+
+@pytest.mark.parametrize("name", bench.RECIPES)
+def test_the_recipe_is_shipped_and_its_stage_before_the_last_one_changes(name):
+    loaded = loading.load(shipped()[bench.RECIPES[name]])
+    assert loaded.architecture.name == name
+    stages = loaded.recipe.stages
     assert [stage.type for stage in stages[-2:]] == [bench.CHANGED, "qemu"]

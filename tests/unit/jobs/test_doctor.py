@@ -122,7 +122,7 @@ def test_each_requirement_has_a_package_in_each_family(need):
 
 def test_every_requirement_of_builds_is_examined():
     text = (Path(host_packages.__file__).parent / "host_packages.txt").read_text()
-    needs = re.findall(r"^([^#\s]\S*) +build", text, re.MULTILINE)
+    needs = re.findall(r"^([^#\s]\S*) +(?:build|amd64)", text, re.MULTILINE)
     known = {AMD64.vm.qemu, *doctor.PROGRAMS, *doctor.OPTIONAL, "uefi", str(doctor.KEYRING)}
     # A build needs no module venv: particle-os is installed by then.
     assert set(needs) - {"venv"} == known
@@ -169,11 +169,12 @@ def test_firmware_is_reported(monkeypatch, present, status, advice):
 @pytest.mark.parametrize(
     ("programs", "files", "status", "words"),
     [
-        ((), (), "warning", "qemu-system-aarch64 and uefi-arm64 not installed"),
-        (("qemu-system-aarch64",), (), "warning", "uefi-arm64 not installed"),
+        ((), (), "warning", "qemu-system-aarch64 not installed, UEFI firmware not installed"),
+        (("qemu-system-aarch64",), (), "warning", "not possible: UEFI firmware not installed"),
         (("qemu-system-aarch64",), ("uefi",), "ok", "built in emulated machines"),
     ],
 )
+@pytest.mark.usefixtures("asked_anew")
 def test_what_images_of_another_architecture_lack_is_told(
     monkeypatch, programs, files, status, words
 ):
@@ -202,9 +203,64 @@ def test_what_images_of_another_architecture_lack_is_told(
     assert missing <= {*(found.advice or "").split("; ")}
 
 
-def test_a_qemu_that_is_too_old_for_the_other_architecture_is_told(monkeypatch):
+def with_qemu(monkeypatch, version):
+    """Gives the host all programs of QEMU, of one version."""
     monkeypatch.setattr(shutil, "which", lambda program, **how: f"/usr/bin/{program}")
-    monkeypatch.setattr(process, "version", lambda name: "QEMU emulator version 7.2.19 (Debian)")
+    monkeypatch.setattr(
+        process, "version", lambda name: f"QEMU emulator version {version} (Debian)"
+    )
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_qemu_that_is_too_old_for_the_other_architecture_is_told(monkeypatch):
+    with_qemu(monkeypatch, "7.2.19")
+    monkeypatch.setattr(doctor, "usual", lambda: AMD64)
     monkeypatch.setattr(firmware, "find", lambda name, whose: FILES)
     found = finding("images of arm64")
     assert (found.status, found.advice) == ("warning", "install QEMU 10.0 or later")
+    assert found.detail == "not possible: qemu-system-aarch64 7.2 is too old"
+    # A worker offers what its builds can do.
+    assert doctor.architectures() == ["amd64"]
+
+
+@pytest.mark.usefixtures("asked_anew")
+@pytest.mark.parametrize(
+    ("own", "version", "status"),
+    [
+        (AMD64, "7.0.1", "missing"),
+        (AMD64, "7.2.19", "warning"),
+        (AMD64, "10.0.2", "ok"),
+        (ARM64, "9.2.0", "missing"),
+        (ARM64, "10.0.2", "ok"),
+    ],
+)
+def test_the_hosts_own_qemu_is_compared_with_the_least_version(monkeypatch, own, version, status):
+    with_qemu(monkeypatch, version)
+    monkeypatch.setattr(doctor, "usual", lambda: own)
+    monkeypatch.setitem(OS_RELEASES, "debian", {"ID": "debian", "VERSION_CODENAME": "bookworm"})
+    found = finding(own.vm.qemu)
+    assert found.status == status
+    if status == "missing":
+        least = ".".join(map(str, own.vm.least_qemu))
+        assert found.advice == f"install QEMU {least} or later (bookworm-backports)"
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_foreign_pc_without_uefi_still_boots_with_its_bios(monkeypatch):
+    with_qemu(monkeypatch, "10.0.2")
+    monkeypatch.setattr(doctor, "usual", lambda: ARM64)
+    monkeypatch.setattr(firmware, "find", lambda name, whose: FILES if whose is ARM64 else None)
+    assert doctor.architectures() == ["amd64", "arm64"]
+    found = finding("images of amd64")
+    assert found.status == "warning"
+    assert found.detail.endswith("for BIOS only")
+    assert found.advice.startswith("sudo apt install ovmf")
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_host_of_arm64_needs_its_uefi(monkeypatch):
+    with_qemu(monkeypatch, "10.0.2")
+    monkeypatch.setattr(doctor, "usual", lambda: ARM64)
+    monkeypatch.setattr(firmware, "find", lambda name, whose: None)
+    found = finding("UEFI firmware")
+    assert (found.status, found.advice) == ("missing", "sudo apt install qemu-efi-aarch64")

@@ -11,12 +11,12 @@ def host(monkeypatch):
     """Sets QEMU's version and the number of the host's processors."""
 
     def have(version, count=4):
-        accel._emulates_x2apic.cache_clear()
+        accel.version_of.cache_clear()
         monkeypatch.setattr(process, "version", lambda program: f"QEMU emulator version {version}")
         monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(count)))
 
     yield have
-    accel._emulates_x2apic.cache_clear()
+    accel.version_of.cache_clear()
 
 
 @pytest.mark.parametrize(

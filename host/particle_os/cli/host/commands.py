@@ -53,6 +53,7 @@ def _diagnosis(findings: Sequence[doctor.Diagnosis]) -> Iterator[str]:
     "--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True,
     help="How virtual machines run; auto measures with each that works here.",
 )  # fmt: skip
+@option.OWN_ARCHITECTURE
 @option.MIRROR
 @option.APT_PROXY
 @with_output

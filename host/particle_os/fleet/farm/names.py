@@ -1,7 +1,12 @@
 """Names that clients and workers share."""
 
-# The resources of workers, apart from their version and the architectures of the images that they
-# can build: slots for builds, and KVM.
-SLOT, KVM = "vm", "kvm"
+# The resource of workers that stands for slots. The others are their version, the architectures of
+# the images that they can build, and KVM.
+SLOT = "vm"
 # The environment variable with the settings of a worker.
 SETTINGS = "PARTICLE_OS_FARM_WORKER"
+
+
+def kvm_of(architecture: str) -> str:
+    """The resource of workers whose KVM runs machines of an architecture."""
+    return f"kvm-{architecture}"

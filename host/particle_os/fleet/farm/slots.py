@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_os import __version__
+from particle_os.architecture import ARCHITECTURES, usual
 from particle_os.errors import InfrastructureError
-from particle_os.fleet.farm.names import KVM, SLOT
+from particle_os.fleet.farm.names import SLOT, kvm_of
 from particle_os.fleet.order import Order
 from particle_os.jobs.host import doctor
 from particle_os.sandbox import agent
 from particle_os.system.workspace import free_bytes
-from particle_os.vm.accel import DEVICE
+from particle_os.vm import accel
 
 # Bytes that a build needs: the helper VM and the controller, and the disks.
 BUILD_MEMORY, BUILD_ROOM = 2560 << 20, 6 << 30
@@ -24,7 +25,10 @@ MEMORY_FILE = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class WorkerMachine:
-    """The processors of a machine, its free memory and disk in bytes, and whether it has KVM."""
+    """The processors of a machine, its free memory and disk in bytes, and whether it has KVM.
+
+    KVM runs machines of the usual architecture only.
+    """
 
     processors: int
     memory: int
@@ -38,7 +42,7 @@ class WorkerMachine:
             processors=len(os.sched_getaffinity(0)),
             memory=_free_memory(),
             room=free_bytes(cache),
-            kvm=os.access(DEVICE, os.R_OK | os.W_OK),
+            kvm=accel.hopeless(usual()) is None,
         )
 
     def slots(self) -> int:
@@ -46,7 +50,7 @@ class WorkerMachine:
 
         An emulated machine keeps more than one processor busy.
         """
-        busy = self.processors if self.kvm else self.processors // 2
+        busy = self.processors if self.kvm else self._emulated()
         found = {
             "memory": self.memory // BUILD_MEMORY,
             "room on the disk of the cache": self.room // BUILD_ROOM,
@@ -59,6 +63,17 @@ class WorkerMachine:
                     f"{BUILD_ROOM >> 30} GiB of disk; '--slots 1' tries it anyway.",
                 )
         return max(1, min(busy, *found.values()))
+
+    def foreign(self, count: int) -> int:
+        """The number of builds at a time, of `count` slots, whose architecture is not this one's.
+
+        They are emulated even where KVM runs the others.
+        """
+        return min(count, max(1, self._emulated())) if self.kvm else count
+
+    def _emulated(self) -> int:
+        """The number of emulated machines that keep the processors busy."""
+        return self.processors // 2
 
 
 def _free_memory() -> int:
@@ -77,17 +92,37 @@ def version() -> str:
 
 
 def resources(
-    count: int, *, kvm: bool, architectures: Sequence[str] | None = None
+    count: int,
+    *,
+    kvm: bool,
+    foreign: int | None = None,
+    architectures: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The resources of a worker with so many slots, by default for what this machine can build."""
+    """The resources of a worker with so many slots, by default for what this machine can build.
+
+    It builds `foreign` images of other architectures at a time; None stands for all slots. `kvm`
+    counts for images of this machine's architecture.
+    """
+    own = usual().name
     able = doctor.architectures() if architectures is None else architectures
-    found = [SLOT, *able, version(), *([KVM] if kvm else [])]
-    return dict.fromkeys(found, float(count))
+    found = dict.fromkeys([SLOT, *able, version(), *([kvm_of(own)] if kvm else [])], float(count))
+    if foreign is not None:
+        found |= dict.fromkeys([each for each in able if each != own], float(foreign))
+    return found
+
+
+def local_resources() -> dict[str, float]:
+    """The resources of a worker on the machine of the client, which takes every build.
+
+    No other worker comes, so the build itself says what this machine lacks.
+    """
+    found = resources(1, kvm=False, architectures=[*ARCHITECTURES])
+    return found | dict.fromkeys(map(kvm_of, ARCHITECTURES), 1.0)
 
 
 def demands(order: Order) -> dict[str, float]:
     """The resources that the build of an image takes."""
-    kvm = [KVM] if order.options.accel == "kvm" else []
+    kvm = [kvm_of(order.architecture)] if order.options.accel == "kvm" else []
     return dict.fromkeys([SLOT, order.architecture, version(), *kvm], 1.0)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from particle_os import __version__
+from particle_os.architecture import ARCHITECTURES, usual
 from particle_os.errors import Interrupted, ParticleError, printable
 from particle_os.jobs.host.timed_build import BOOT_TEST, timed
 from particle_os.jobs.plan import BuildOptions
@@ -19,31 +20,36 @@ from particle_os.report.results import HelperResult
 from particle_os.system.workspace import own_cache, workspace
 from particle_os.vm import accel
 
-RECIPE = "minimal-test"
+# The shipped recipe for images of each architecture.
+RECIPES = {"amd64": "minimal-test", "arm64": "arm64"}
 # The last stage before `qemu`; the build that measures a change starts from here.
 CHANGED = "users"
 PROCESSORS = Path("/proc/cpuinfo")
-ADVICE = f"Build the recipe alone, which keeps the log: particle-os build {RECIPE}"
+ADVICE = "Build the recipe alone, which keeps the log: particle-os build {}"
 
 
 def measure(options: BuildOptions, progress: Progress) -> Benchmark:
     """Measures with each accelerator that `options.accel` allows and that works here.
 
-    Of the options, only those that say how to reach packages and how VMs run count. Nothing
-    of the builds is left. Raises what a build raises, NotBooted and Defective.
+    `options.architecture` is that of the images; None stands for this host's. Of the other options,
+    only those that say how to reach packages and how VMs run count. Nothing of the builds is left.
+    Raises what a build raises, NotBooted and Defective.
     """
-    accel.check_device(options.accel)
-    helper, found = _measure_one(options, progress)
+    architecture = ARCHITECTURES[options.architecture] if options.architecture else usual()
+    accel.check_device(options.accel, architecture)
+    recipe = RECIPES[architecture.name]
+    helper, found = _measure_one(recipe, options, progress)
     figures = [found]
     missing: dict[str, str] = {}
     if options.accel == "auto":
         if found.accelerator == "kvm":
-            figures.append(_measure_one(replace(options, accel="tcg"), progress)[1])
+            figures.append(_measure_one(recipe, replace(options, accel="tcg"), progress)[1])
         else:
             missing["kvm"] = helper.acceleration_reason
     return Benchmark(
         particle_os=__version__,
-        recipe=RECIPE,
+        recipe=recipe,
+        architecture=architecture.name,
         processor=_processor(),
         processors=len(os.sched_getaffinity(0)),
         qemu=helper.qemu,
@@ -52,10 +58,12 @@ def measure(options: BuildOptions, progress: Progress) -> Benchmark:
     )
 
 
-def _measure_one(options: BuildOptions, progress: Progress) -> tuple[HelperResult, Figures]:
-    """Measures with one accelerator, and returns it with the figures."""
-    with workspace() as work, own_cache(work.path / "cache"), _removed_with_the_work():
-        recipe = shipped()[RECIPE]
+def _measure_one(
+    name: str, options: BuildOptions, progress: Progress
+) -> tuple[HelperResult, Figures]:
+    """Measures a shipped recipe with one accelerator, and returns it with the figures."""
+    with workspace() as work, own_cache(work.path / "cache"), _removed_with_the_work(name):
+        recipe = shipped()[name]
         options = replace(options, output_directory=work.path / "out")
         # Makes the helper, the base, the checkpoints and the saved memory, and fetches packages.
         stages = replace(options, boot_test=False)
@@ -76,13 +84,13 @@ def _measure_one(options: BuildOptions, progress: Progress) -> tuple[HelperResul
 
 
 @contextmanager
-def _removed_with_the_work() -> Iterator[None]:
+def _removed_with_the_work(recipe: str) -> Iterator[None]:
     """Removes from an error what names files that are removed with the workspace."""
     try:
         yield
     except ParticleError as error:
         error.log, error.command = None, None
-        error.hint = error.hint or ADVICE
+        error.hint = error.hint or ADVICE.format(recipe)
         raise
     except Interrupted as interrupted:
         interrupted.log = None
@@ -90,9 +98,14 @@ def _removed_with_the_work() -> Iterator[None]:
 
 
 def _processor() -> str:
-    """The model of the processor, as the kernel names it."""
-    for line in PROCESSORS.read_text(errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return printable(" ".join(value.split()), 80)
+    """The model of the processor, as the kernel names it; of arm64, its numbers (Arm: MIDR_EL1)."""
+    lines = PROCESSORS.read_text(errors="replace").splitlines()
+    # Of several kinds of processors, the first one counts.
+    pairs = (line.partition(":") for line in reversed(lines))
+    found = {key.strip(): " ".join(value.split()) for key, _, value in pairs}
+    if model := found.get("model name"):
+        return printable(model, 80)
+    numbers = (found.get("CPU implementer"), found.get("CPU part"))
+    if all(numbers):
+        return printable("Arm processor {} {}".format(*numbers), 80)
     return "unknown processor"

@@ -46,7 +46,7 @@ class Diagnosis:
 def examine() -> list[Diagnosis]:
     """Examines everything that a build needs from the host."""
     own = usual()
-    findings = [_host(), *map(_program, (own.vm.qemu, *PROGRAMS))]
+    findings = [_host(), _emulator(own), *map(_program, PROGRAMS)]
     findings += [_optional(name, why) for name, why in OPTIONAL.items()]
     findings += [_path("Debian's signing keys", KEYRING), _uefi(own), _landlock()]
     findings += [_foreign(each) for each in ARCHITECTURES.values() if each is not own]
@@ -105,9 +105,13 @@ def _program(name: str) -> Diagnosis:
 
 
 def _newer_qemu() -> str:
-    advice = "QEMU 10 emulates twice as fast"
+    return f"QEMU 10 emulates twice as fast{_backports()}"
+
+
+def _backports() -> str:
+    """The place of a newer QEMU for a host with Debian 12, as the end of a sentence."""
     codename = host_packages.release().get("VERSION_CODENAME")
-    return f"{advice} (bookworm-backports)" if codename == "bookworm" else advice
+    return " (bookworm-backports)" if codename == "bookworm" else ""
 
 
 def _optional(name: str, why: str) -> Diagnosis:
@@ -130,30 +134,35 @@ def architectures() -> list[str]:
     return [each.name for each in ARCHITECTURES.values() if each is own or not _lacking(each)]
 
 
-def _lacking(architecture: Architecture) -> list[str]:
-    """The programs and files that this machine lacks for images of another architecture."""
-    missing = [architecture.vm.qemu] if shutil.which(architecture.vm.qemu) is None else []
-    if firmware.find("uefi", architecture) is None:
-        missing.append(firmware.requirement(architecture))
-    return missing
+def _lacking(architecture: Architecture) -> list[Diagnosis]:
+    """The requirements of images of an architecture that this machine does not meet."""
+    found = (_emulator(architecture), _uefi(architecture))
+    return [each for each in found if each.status == "missing"]
+
+
+def _emulator(architecture: Architecture) -> Diagnosis:
+    """Examines the program that runs machines of an architecture."""
+    name = architecture.vm.qemu
+    found = _program(name)
+    if found.status == "missing" or (old := accel.outdated(architecture)) is None:
+        return found
+    advice = f"install QEMU {old.least} or later{_backports()}"
+    return Diagnosis(name, "missing", f"{old.version} is too old", advice)
 
 
 def _foreign(architecture: Architecture) -> Diagnosis:
     """Examines what images of another architecture than the host's need."""
-    what, vm = f"images of {architecture.name}", architecture.vm
+    what = f"images of {architecture.name}"
     if missing := _lacking(architecture):
-        detail = f"not possible: {' and '.join(missing)} not installed"
-        advice = "; ".join(map(host_packages.advice, missing))
-        return Diagnosis(what, "warning", detail, advice)
-    try:
-        version, found = process.version(vm.qemu), accel.version_of(vm.qemu)
-    except (OSError, ParticleError):
-        advice = host_packages.advice(vm.qemu)
-        return Diagnosis(what, "warning", f"{vm.qemu} does not run", advice)
-    least = ".".join(map(str, vm.least_qemu))
-    if found is not None and found < vm.least_qemu:
-        return Diagnosis(what, "warning", f"{version} is too old", f"install QEMU {least} or later")
-    return Diagnosis(what, "ok", f"built in emulated machines, by {version}")
+        reasons = ", ".join(f"{each.what} {each.detail}" for each in missing)
+        advice = "; ".join(each.advice for each in missing if each.advice)
+        return Diagnosis(what, "warning", f"not possible: {reasons}", advice)
+    emulator = _emulator(architecture)
+    detail, advice_of = f"built in emulated machines, by {emulator.detail}", [emulator.advice]
+    if firmware.find("uefi", architecture) is None:
+        detail, advice_of = f"{detail}, for BIOS only", [*advice_of, _uefi(architecture).advice]
+    advice = "; ".join(filter(None, advice_of))
+    return Diagnosis(what, "warning" if advice else "ok", detail, advice or None)
 
 
 def _uefi(architecture: Architecture) -> Diagnosis:
@@ -161,8 +170,9 @@ def _uefi(architecture: Architecture) -> Diagnosis:
     plain, secure = (firmware.find(name, architecture) for name in ("uefi", "uefi-secure"))
     if plain is None:
         advice = host_packages.advice(firmware.requirement(architecture))
-        if "bios" in architecture.image.firmwares:
-            advice += "; without it, boot tests are possible under BIOS only"
+        if "bios" not in architecture.image.firmwares:
+            return Diagnosis(what, "missing", "not installed", advice)
+        advice += "; without it, boot tests are possible under BIOS only"
         return Diagnosis(what, "warning", "not installed", advice)
     if secure is None:
         detail = f"{plain.code}, and none with Secure Boot and its keys"

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from particle_os.architecture import usual
+from particle_os.architecture import AMD64, ARM64, usual
 from particle_os.errors import InfrastructureError
 from particle_os.fleet import planning
 from particle_os.fleet.farm import slots
@@ -15,6 +15,7 @@ from particle_os.fleet.farm.slots import WorkerMachine
 from particle_os.fleet.order import Order
 from particle_os.jobs.host import doctor
 from particle_os.jobs.plan import BuildOptions
+from particle_os.vm import accel
 
 GIB = 1 << 30
 
@@ -57,10 +58,10 @@ def test_a_build_goes_only_where_its_demands_are_met():
     full = {**with_kvm, slots.SLOT: 0}
     workers = {"a": with_kvm, "b": without, "c": other, "d": full, "e": {}}
     assert slots.fitting(workers, slots.demands(order())) == 5
-    wanted = slots.demands(order(BuildOptions(accel="kvm")))
+    wanted = slots.demands(order(BuildOptions(accel="kvm"), usual().name))
     assert slots.fitting(workers, wanted) == 3
     b, c, d, e = slots.misfits(workers, wanted)
-    assert b == "b has no kvm"
+    assert b == f"b has no kvm-{usual().name}"
     assert c.startswith("c has particle-os-") and slots.version() in c
     assert d == "d takes no builds now: its disk is full"
     assert e.startswith("e ")
@@ -72,6 +73,52 @@ def test_an_image_goes_where_its_architecture_can_be_built():
     wanted = slots.demands(order(architecture="arm64"))
     assert slots.fitting({"own": own, "both": both}, wanted) == 1
     assert slots.misfits({"own": own, "both": both}, wanted) == ["own has no arm64"]
+
+
+@pytest.mark.parametrize(("own", "foreign"), [(AMD64, "arm64"), (ARM64, "amd64")])
+def test_kvm_counts_for_images_of_the_workers_own_architecture_only(monkeypatch, own, foreign):
+    monkeypatch.setattr(slots, "usual", lambda: own)
+    workers = {"w": slots.resources(2, kvm=True, architectures=["amd64", "arm64"])}
+    options = BuildOptions(accel="kvm")
+    assert slots.fitting(workers, slots.demands(order(options, own.name))) == 2
+    wanted = slots.demands(order(options, foreign))
+    assert slots.fitting(workers, wanted) == 0
+    assert slots.misfits(workers, wanted) == [f"w has no kvm-{foreign}"]
+    assert slots.fitting(workers, slots.demands(order(architecture=foreign))) == 2
+
+
+@pytest.mark.parametrize(
+    ("processors", "kvm", "count", "emulated"),
+    [(8, True, 8, 4), (8, True, 2, 2), (1, True, 1, 1), (8, False, 4, 4), (2, False, 6, 6)],
+)
+def test_emulated_builds_of_a_worker_with_kvm_get_two_processors_each(
+    monkeypatch, processors, kvm, count, emulated
+):
+    monkeypatch.setattr(slots, "usual", lambda: AMD64)
+    machine = WorkerMachine(processors, 64 * GIB, 500 * GIB, kvm=kvm)
+    has = slots.resources(
+        count, kvm=kvm, foreign=machine.foreign(count), architectures=["amd64", "arm64"]
+    )
+    assert slots.fitting({"w": has}, slots.demands(order())) == count
+    assert slots.fitting({"w": has}, slots.demands(order(architecture="arm64"))) == emulated
+
+
+@pytest.mark.parametrize(("own", "works"), [(AMD64, True), (ARM64, False)])
+def test_a_machine_has_kvm_only_for_the_architecture_of_its_processor(
+    monkeypatch, tmp_path, own, works
+):
+    monkeypatch.setattr(accel, "device_opens", lambda: True)
+    monkeypatch.setattr(accel, "native", lambda: AMD64)
+    monkeypatch.setattr(slots, "usual", lambda: own)
+    assert WorkerMachine.here(tmp_path).kvm is works
+
+
+def test_the_worker_of_a_local_farm_takes_every_build(monkeypatch):
+    monkeypatch.setattr(doctor, "_lacking", lambda each: ["everything"])
+    has = {"local": slots.local_resources()}
+    for name in ("amd64", "arm64"):
+        for options in (BuildOptions(), BuildOptions(accel="kvm")):
+            assert slots.misfits(has, slots.demands(order(options, name))) == []
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def local_farm(workers: int, work: Path) -> Iterator[LocalFarm]:
         url = _first_line(scheduler)
         member = FarmMember(
             url, str(made.directory), count=workers, name="local",
-            resources=slots.resources(1, kvm=True),
+            resources=slots.local_resources(),
         )  # fmt: skip
         with _started([*PYTHON, f"{HERE}.worker", member.encode()], subprocess.DEVNULL):
             yield LocalFarm(url, made)

@@ -31,8 +31,9 @@ def member(
     _check_host()
     machine = WorkerMachine.here(cache_directory())
     count = count or machine.slots()
+    offered = slots.resources(count, kvm=machine.kvm, foreign=machine.foreign(count))
     return FarmMember(
-        url, keys, slots=count, name=name, resources=slots.resources(count, kvm=machine.kvm),
+        url, keys, slots=count, name=name, resources=offered,
         builds=settings.encode(), room=slots.BUILD_ROOM // 2,
     )  # fmt: skip
 
