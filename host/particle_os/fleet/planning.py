@@ -97,7 +97,8 @@ def spread(found: Iterable[Order]) -> list[Order]:
 def last_seconds(name: str, output: Path) -> float | None:
     """The seconds that the last build of an image took; None when its result is gone."""
     try:
-        phases = json.loads(read_regular(output / f"{name}.result.json", RESULT_LIMIT))["phases"]
+        data = read_regular(output / f"{name}.result.json", RESULT_LIMIT, follow=False)
+        phases = json.loads(data)["phases"]
         return float(sum(phases.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
