@@ -50,7 +50,8 @@ def _order(recipe: Path, options: BuildOptions) -> Order:
     stem = checkpoints.keys(root, loaded.recipe.name, loaded.recipe.stages[:1])[-1]
     name = loaded.recipe.name
     seconds = last_seconds(name, options.output_directory)
-    return Order(name, recipe, options, stem, seconds, loaded.recipe.architecture)
+    architecture = loaded.recipe.architecture
+    return Order(name, recipe, options, stem, seconds, architecture, loaded.hidden)
 
 
 def _check_names(found: Sequence[Order]) -> None:
