@@ -97,7 +97,7 @@ def drip(over, ending="length", status=200, **headers):
 @pytest.mark.parametrize("ending", ["length", "close", "both", "old"])
 @pytest.mark.parametrize("limit", ["ANSWER_SECONDS", "BLOCK_SECONDS"])
 def test_a_registry_that_drips_is_cut_off(monkeypatch, limit, ending, tmp_path):
-    """Also when http.client has let go of the connection, or the content has no known length."""
+    """Also after http.client has set the socket to None, or the content has no known length."""
     over = threading.Event()
     monkeypatch.setattr(connection, limit, 0.2)
     with serving(drip(over, ending)) as host, (tmp_path / "blob").open("wb+") as file:

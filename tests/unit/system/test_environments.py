@@ -1,4 +1,4 @@
-"""Each program gets an environment that somebody has chosen: the user's own one holds secrets."""
+"""Each program gets a chosen environment: the user's own one holds secrets."""
 
 import ast
 from pathlib import Path

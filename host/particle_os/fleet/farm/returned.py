@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from particle_os.errors import EXIT_OK, InfrastructureError, ParticleError
+from particle_os.errors import EXIT_OK, InfrastructureError
 from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm import parcel
 from particle_os.fleet.farm.assignment import Assignment
-from particle_os.jobs.artifact import check_raw
-from particle_os.jobs.delivery import Delivery, image_names
+from particle_os.jobs.delivery import Delivery, check_format, image_names
 from particle_os.report.pages import POLICY, is_inert
-from particle_os.report.results import ENDINGS, ArtifactResult, Result, read_result
+from particle_os.report.results import ENDINGS, Result, read_result
 from particle_os.sharing.entry import EntryName, SharedEntry
 from particle_os.sharing.shared_cache import SharedCache, SharedFiles, Unusable
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import Workspace
-from particle_os.vm.image_format import image_format
 
 KIND: EntryName = "result"
 ANSWER, PARCEL = "answer.json", "parcel"
@@ -181,18 +179,5 @@ def _move_images(result: Result, name: str, fetched: Path, staging: Path) -> Non
         path = fetched / artifact.path.removeprefix(f"{name}.")
         if file_sha256(path) != artifact.sha256:
             raise OSError(f"{artifact.path} has another checksum")
-        _check_format(artifact, path)
+        check_format(artifact, path)
         path.rename(staging / artifact.path)
-
-
-def _check_format(artifact: ArtifactResult, path: Path) -> None:
-    """Raises OSError for an image that programs take for another format, or with other files."""
-    if not artifact.is_image or artifact.compression is not None:
-        return
-    try:
-        if artifact.format == "raw":
-            check_raw(path)
-        else:
-            image_format(path, artifact.format)
-    except ParticleError as error:
-        raise OSError(f"{artifact.path} is no image of its format: {error.brief}") from error
