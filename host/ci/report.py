@@ -14,13 +14,17 @@ A build that was killed has written neither its JUnit file nor an annotation: th
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
-import shutil
+import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from particle_os.errors import InfrastructureError, ParticleError
@@ -37,6 +41,41 @@ WITHOUT_RESULT = ("failed", "infrastructure", "cancelled")
 KEPT = ("helpers", "bases", "packages", "downloads", "apt")
 
 
+@dataclass(frozen=True)
+class NewFile:
+    """A file that the build has written; `written` is the time, in ns since 1970."""
+
+    path: Path
+    written: int
+    data: bytes
+
+
+@contextmanager
+def opened(folder: Path | str, within: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory, which is no link if it is `within` another. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if within is not None:
+        flags |= os.O_NOFOLLOW
+    descriptor = os.open(folder, flags, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _listed(folder: int, pattern: str) -> list[str]:
+    """The names in a directory that fit a pattern, as a shell matches names with a dot."""
+    names = [name for name in os.listdir(folder) if fnmatch.fnmatchcase(name, pattern)]
+    return sorted(name for name in names if name[0] != "." or pattern[0] == ".")
+
+
+def _beside(result: Path, name: str) -> str:
+    """The path of a file beside a result; "" if there is none, or a link leads elsewhere."""
+    path = result.parent / name
+    is_there = path.name == name and path.is_file() and not path.is_symlink()
+    return str(path) if is_there else ""
+
+
 class Build:
     """The files of the build that job.sh has begun; those of earlier builds do not count."""
 
@@ -48,50 +87,82 @@ class Build:
 
     def is_new(self, path: Path) -> bool:
         """Whether this build has written a file of bounded size."""
-        if self._begun is None or path.is_symlink() or not path.is_file():
+        if path.is_symlink() or not path.is_file():
             return False
-        found = path.stat()
-        return found.st_size < LIMIT and found.st_mtime_ns >= self._begun
+        return self._counts(path.stat())
 
-    def result(self) -> Path | None:
+    def _counts(self, status: os.stat_result) -> bool:
+        if self._begun is None or not stat.S_ISREG(status.st_mode):
+            return False
+        return status.st_size < LIMIT and status.st_mtime_ns >= self._begun
+
+    def result(self) -> NewFile | None:
         """The result of this build, which may be beside an image that is not published."""
-        found = [
-            *self.directory.glob("*.result.json"),
-            *self.directory.glob("*.failed/*.result.json"),
-        ]
-        newest = sorted(filter(self.is_new, found), key=lambda path: path.stat().st_mtime_ns)
-        return newest[-1] if newest else None
+        found = [*self._files(None, "*.result.json"), *self._files("*.failed", "*.result.json")]
+        return max(found, key=lambda file: file.written, default=None)
 
     def rescue(self) -> None:
         """Copies the logs of a build that was killed out of its hidden directory."""
-        for hidden in self.directory.glob(".particle-os-*/"):
-            for path in hidden.glob("*.log"):
-                if self.is_new(path):
-                    name = path.name.removesuffix(".log").removesuffix(".console")
-                    place = self.directory / f"{name}.failed"
-                    place.mkdir(exist_ok=True)
-                    shutil.copyfile(path, place / path.name)
+        for file in self._files(".particle-os-*", "*.log"):
+            name = file.path.name.removesuffix(".log").removesuffix(".console")
+            try:
+                self._write(f"{name}.failed", file.path.name, file.data)
+            except OSError as error:
+                sys.stderr.write(f"report.py: a log of the build is not kept: {error.strerror}\n")
+
+    def _files(self, folders: str | None, names: str) -> Iterator[NewFile]:
+        """The new files in the directory, or in those of its folders whose names fit.
+
+        This program may be root, and the directory belongs to the user of the build, whose links it
+        does not follow.
+        """
+        if not self.directory.is_dir():
+            return
+        with opened(self.directory) as top:
+            for folder in _listed(top, folders) if folders else [""]:
+                with suppress(OSError), opened(folder or ".", top) as place:
+                    for name in _listed(place, names):
+                        with suppress(OSError):
+                            yield from self._read(place, name, self.directory / folder / name)
+
+    def _read(self, place: int, name: str, shown: Path) -> Iterator[NewFile]:
+        """The content of a new file; nothing for any other one. Raises OSError."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, dir_fd=place), "rb") as file:
+            status = os.fstat(file.fileno())
+            if self._counts(status):
+                yield NewFile(shown, status.st_mtime_ns, file.read(LIMIT))
+
+    def _write(self, folder: str, name: str, data: bytes) -> None:
+        """Writes a new file, which replaces one of its name. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = f".{secrets.token_hex(8)}.new"
+        with opened(self.directory) as top:
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o755, dir_fd=top)
+            with opened(folder, top) as place:
+                with os.fdopen(os.open(new, flags, 0o644, dir_fd=place), "wb") as file:
+                    file.write(data)
+                os.rename(new, name, src_dir_fd=place, dst_dir_fd=place)
 
     def outputs(self) -> dict[str, str]:
         """The outputs of the action that say how the build has ended."""
-        path = self.result()
-        if path is None:
+        found = self.result()
+        if found is None:
             return {"status": self._status(), "image": "", "report": ""}
-        result = json.loads(path.read_text())
-        report = path.with_name(path.name.removesuffix(".result.json") + ".report.html")
-        image = next((artifact["path"] for artifact in result["artifacts"]), None)
-        there = image is not None and (path.parent / image).is_file()
+        result = json.loads(found.data)
+        name = found.path.name.removesuffix(".result.json")
+        image = next((artifact["path"] for artifact in result["artifacts"]), "")
         return {
             "status": result["status"],
-            "image": str(path.parent / image) if there else "",
-            "report": str(report) if report.is_file() else "",
+            "image": _beside(found.path, image),
+            "report": _beside(found.path, f"{name}.report.html"),
         }
 
     def _status(self) -> str:
         """The status of a build that ended before it could write a result."""
-        summary = self.directory / "summary.md"
-        if self.has_reported():
-            told = summary.read_text().partition("\n")[0].rpartition(": ")[2]
+        if (summary := self._summary()) is not None:
+            told = summary.partition("\n")[0].rpartition(": ")[2]
             if told in WITHOUT_RESULT:
                 return told
         cancelled = self.environment.get("PARTICLE_OS_OUTCOME") == "cancelled"
@@ -99,7 +170,11 @@ class Build:
 
     def has_reported(self) -> bool:
         """Whether the build itself has reported its end; one that was killed could not."""
-        return self.is_new(self.directory / "summary.md")
+        return self._summary() is not None
+
+    def _summary(self) -> str | None:
+        found = next(self._files(None, "summary.md"), None)
+        return None if found is None else found.data.decode("utf-8", "replace")
 
     def end(self) -> ParticleError:
         """The end of a build that was killed, as an error."""
@@ -111,10 +186,8 @@ class Build:
 
     def summary(self) -> Iterator[str]:
         """The Markdown for the page of the run."""
-        written = self.directory / "summary.md"
-        yield (
-            written.read_text() if self.has_reported() else markdown.failed_build(NAME, self.end())
-        )
+        written = self._summary()
+        yield written if written is not None else markdown.failed_build(NAME, self.end())
         # GitHub shows no picture that a summary contains.
         pictures = [*self.directory.glob("*.evidence/*/screen.png")]
         pictures += self.directory.glob("*.failed/*.evidence/*/screen.png")

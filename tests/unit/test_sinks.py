@@ -106,6 +106,7 @@ SINKS = {
         "boot/frameworks/testinfra": "_send",
         "egress/gateway": "_Link._copy",
         "egress/proxy": "Proxy._exchange _copy _refuse _print",
+        "fleet/build_process": "_in_memory",
         "fleet/farm/member/keeper": "say",
         "fleet/farm/member/task": "_KeeperPipes.follow",
         "ostree/server": "_Handler._answer",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from particle_os.apt.transfer import size_of, watched
 from particle_os.base import docker_archive, oci, skopeo
 from particle_os.base.layers import blob, missing_layers
 from particle_os.base.layout import Layout
-from particle_os.base.oci import ContainerImage
+from particle_os.base.oci import ContainerImage, Layer
 from particle_os.errors import InfrastructureError, NotEnoughSpace, UsageError, printable
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
@@ -32,6 +32,8 @@ DESCRIBE_SECONDS = 300.0
 # An index may list other indexes.
 INDEX_DEPTH = 4
 FETCH_SECONDS = 1800.0
+# Bytes of any file of skopeo's that is no layer.
+SLACK = 16 << 20
 _REFERENCE = re.compile(r"(?P<name>.*?)(?P<selector>[:@][^/@]*)?")
 _HOST = re.compile(r"//(\[[^]]*\]|[^/:]*)(:[0-9]+)?/.*")
 # The last line of a failing skopeo. Its library logrus quotes strings as Go does.
@@ -301,7 +303,9 @@ def fetch(
                     deadline=deadline,
                     what=deadline.what,
                     log=log,
-                    within=skopeo.confinement(work, _local(source), store),
+                    within=skopeo.confinement(
+                        work, _local(source), store, file_size=_most(source, missing)
+                    ),
                     env=skopeo.environment(work),
                 )
         except NotEnoughSpace:
@@ -312,6 +316,13 @@ def fetch(
             raise InfrastructureError(
                 f"{image.reference} changed while it was fetched", hint="Build again."
             )
+
+
+def _most(source: ImageReference, layers: Sequence[Layer]) -> int | None:
+    """The bytes of the largest file that skopeo needs; None if it unpacks a whole archive."""
+    if source.transport == "docker-archive":
+        return None
+    return max(layer.size for layer in layers) + SLACK
 
 
 def _local(source: ImageReference) -> list[Path]:

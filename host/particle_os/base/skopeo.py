@@ -53,8 +53,13 @@ def environment(work: Workspace) -> dict[str, str]:
     return {**given, "XDG_DATA_HOME": str(work.path / "data"), "TMPDIR": str(work.path)}
 
 
-def confinement(work: Workspace, sources: Sequence[Path], *stores: Path) -> Confinement:
-    """Access to registries, skopeo.s configuration and credentials, and our directories."""
+def confinement(
+    work: Workspace, sources: Sequence[Path], *stores: Path, file_size: int | None = None
+) -> Confinement:
+    """Access to registries, skopeo's configuration and credentials, and our directories.
+
+    `file_size` limits each file that skopeo writes, in bytes.
+    """
     given = [Path(os.environ[name]) for name in PATHS if os.environ.get(name)]
     # Paths of a variable that is not set lead nowhere.
     home, runtime = (Path(os.environ.get(name) or "/nonexistent") for name in DIRECTORIES[:2])
@@ -65,4 +70,5 @@ def confinement(work: Workspace, sources: Sequence[Path], *stores: Path) -> Conf
         writes=(work.path, *stores),
         tcp="any",
         memory=MEMORY,
+        file_size=file_size,
     )

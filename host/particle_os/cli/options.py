@@ -18,7 +18,7 @@ from particle_agent.contract.values import bytes_of
 from particle_os.apt import proxy as apt_proxy
 from particle_os.architecture import ARCHITECTURES
 from particle_os.architecture import Architecture as Architecture
-from particle_os.cli.usage import completion
+from particle_os.cli.usage import completion, given_variables
 from particle_os.documents.words import did_you_mean, nearest, shown_key
 from particle_os.jobs.plan import MAX_AGE_SECONDS, BuildOptions
 from particle_os.recipe.shipped import USUAL, found_recipe, shipped
@@ -113,21 +113,6 @@ def _sizes(
     for value in values:
         _size(context, parameter, value)
     return tuple(value.upper() for value in values)
-
-
-def _variables(
-    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
-) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in value:
-        name, equals, rest = text.partition("=")
-        if not equals or not name:
-            # The text may be a password.
-            raise click.BadParameter("expected NAME=VALUE")
-        if name in found:
-            raise click.BadParameter(f"'{shown_key(name)}' is given twice")
-        found[name] = rest
-    return found
 
 
 def _apt_proxy(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -227,9 +212,10 @@ VARIABLES = click.option(
     "--set",
     "variables",
     multiple=True,
-    callback=_variables,
+    callback=given_variables.read,
     metavar="NAME=VALUE",
-    help="Set a variable of the recipe; commas separate the items of a list.",
+    help="Set a variable of the recipe; commas separate the items of a list. With '-', standard "
+    "input has a JSON object of names and values, which no other user sees.",
 )
 ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
                              help="Let the recipe name files outside its directory.")  # fmt: skip

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
 
@@ -91,19 +92,29 @@ class _EndData(pydantic.BaseModel):
     cancelled: bool
 
 
+@contextmanager
+def _in_memory(text: str) -> Iterator[IO[bytes]]:
+    """A file with a text, which no other user can open, and which is on no disk."""
+    with os.fdopen(os.memfd_create("variables"), "w+b") as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
+
+
 class BuildProcess:
     """A running build; its standard error has events, its standard output the result.
 
-    Start it in the main thread: the kernel ends a build when the thread that started it ends.
+    Its standard input has the `variables` of the recipe, which may be confidential. Start it in the
+    main thread: the kernel ends a build when the thread that started it ends.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         kept = {k: v for k, v in os.environ.items() if k not in NOT_PASSED_ON}
         self._started = time.monotonic()
-        with held_back():
+        with held_back(), _in_memory(json.dumps(dict(variables or {}))) as given:
             self._process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=kept,

@@ -7,13 +7,15 @@ this machine or on another one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from particle_os.architecture import BuildArchitecture
 from particle_os.fleet.build_process import PROGRAM
 from particle_os.jobs.plan import BuildOptions
+from particle_os.recipe.loading import CONFIDENTIAL
+from particle_os.recipe.parameters.variables import ADD, FROM_INPUT
 
 # The options of the command that take the value of a field of BuildOptions as it is.
 _PLAIN = {
@@ -38,7 +40,8 @@ class Order:
 
     `options.variables` has the values that choose it from the matrix of the recipe. `stem` is equal
     for images that begin with the same stage. `seconds` is the time that its last build took, if
-    its result is still there. `architecture` is that of the image.
+    its result is still there. `architecture` is that of the image. `hidden` names the variables
+    with parts of confidential values.
     """
 
     name: str
@@ -47,15 +50,32 @@ class Order:
     stem: str = ""
     seconds: float | None = None
     architecture: BuildArchitecture = "amd64"
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def shown_variables(self) -> dict[str, str]:
+        """The variables without confidential values."""
+        given = self.options.variables.items()
+        return {name: CONFIDENTIAL if self._is_hidden(name) else text for name, text in given}
+
+    def _is_hidden(self, name: str) -> bool:
+        return name.removesuffix(ADD) in self.hidden
 
     def command(self, *more: str) -> list[str]:
-        """The command that builds the image with this installation of particle-os."""
+        """The command that builds the image with this installation of particle-os.
+
+        The variables are its standard input.
+        """
         recipe = str(self.recipe.absolute())
         return [*PROGRAM, "build", recipe, *arguments(self.options), *more]
 
 
 def arguments(options: BuildOptions, without: Collection[str] = ()) -> list[str]:
-    """The arguments of `build` that stand for these options, except for some fields."""
+    """The arguments of `build` that stand for these options, except for some fields.
+
+    Other users can see arguments, so the variables are not among them: `build` reads those from its
+    standard input, where `BuildProcess` writes them.
+    """
     names = [field.name for field in fields(options) if field.name not in without]
     return [word for name in names for word in _words(options, name)]
 
@@ -83,11 +103,7 @@ def _words(options: BuildOptions, name: str) -> Iterator[str]:
     elif name == "cache_sign":
         yield f"--cache-sign={value.absolute()}"
     elif name == "variables":
-        yield from _assignments(value)
+        if value:
+            yield f"--set={FROM_INPUT}"
     else:
         raise AssertionError(f"no argument stands for {name}")
-
-
-def _assignments(variables: Mapping[str, str]) -> Iterator[str]:
-    for name, text in variables.items():
-        yield f"--set={name}={text}"

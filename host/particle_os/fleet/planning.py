@@ -50,7 +50,8 @@ def _order(recipe: Path, options: BuildOptions) -> Order:
     stem = checkpoints.keys(root, loaded.recipe.name, loaded.recipe.stages[:1])[-1]
     name = loaded.recipe.name
     seconds = last_seconds(name, options.output_directory)
-    return Order(name, recipe, options, stem, seconds, loaded.recipe.architecture)
+    architecture = loaded.recipe.architecture
+    return Order(name, recipe, options, stem, seconds, architecture, loaded.hidden)
 
 
 def _check_names(found: Sequence[Order]) -> None:
@@ -97,7 +98,8 @@ def spread(found: Iterable[Order]) -> list[Order]:
 def last_seconds(name: str, output: Path) -> float | None:
     """The seconds that the last build of an image took; None when its result is gone."""
     try:
-        phases = json.loads(read_regular(output / f"{name}.result.json", RESULT_LIMIT))["phases"]
+        data = read_regular(output / f"{name}.result.json", RESULT_LIMIT, follow=False)
+        phases = json.loads(data)["phases"]
         return float(sum(phases.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

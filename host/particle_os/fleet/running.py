@@ -79,7 +79,7 @@ class _Builds:
 
     def start(self, order: Order) -> None:
         """Starts a build."""
-        build = BuildProcess(order.command(*SHOWN))
+        build = BuildProcess(order.command(*SHOWN), order.options.variables)
         self.running[order.name] = order, build
         self._deadlines[order.name] = Deadline.after(BUILD_SECONDS, f"the build of {order.name}")
         self._open[order.name] = len(build.pipes)

@@ -37,7 +37,7 @@ def _image(end: BuildEnd) -> dict[str, Any]:
     return {
         "name": end.order.name,
         "recipe": str(end.order.recipe),
-        "variables": dict(end.order.options.variables),
+        "variables": end.order.shown_variables,
         "status": end.status,
         "exit_code": end.exit_code,
         "seconds": end.seconds,
@@ -117,7 +117,7 @@ def page(ends: Sequence[BuildEnd]) -> str:
             "message": end.error.brief if end.error else "",
             "seconds": charts.duration(end.seconds) if end.seconds else "",
             "size": size(end),
-            "variables": ", ".join(f"{n}={t}" for n, t in end.order.options.variables.items()),
+            "variables": ", ".join(f"{n}={t}" for n, t in end.order.shown_variables.items()),
             "link": _link(end),
         }
         for end in ends

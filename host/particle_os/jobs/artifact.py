@@ -11,13 +11,13 @@ from pathlib import Path
 
 from particle_agent.stages.output.qemu import Format
 
-from particle_os.errors import InfrastructureError
+from particle_os.errors import InfrastructureError, ParticleError
 from particle_os.system import process
 from particle_os.system.checksum import Checksums, of_one_reading, tree_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat, image_options
-from particle_os.vm.image_format import foreign_format
+from particle_os.vm.image_format import foreign_format, image_format
 
 CHUNK = 1 << 20
 CHANGED = (
@@ -90,6 +90,23 @@ def check_raw(disk: Path) -> None:
             f"the guest wrote a disk that begins or ends as an image of the format {found} does",
             hint="A stage or a package writes over the partition table. Look for it in the log.",
         )
+
+
+def check_format(path: Path, name: str, kind: str) -> None:
+    """Raises InfrastructureError for the image `name` of another machine unless it is of `kind`.
+
+    An image that names other files, or that programs take for one of another format, is none.
+    """
+    try:
+        if kind == "raw":
+            check_raw(path)
+        else:
+            image_format(path, kind)
+    except ParticleError as error:
+        raise InfrastructureError(
+            f"{name} is no image of its format: {error.brief}",
+            hint="Build again, and find out who can change the images of that machine.",
+        ) from error
 
 
 def convert(

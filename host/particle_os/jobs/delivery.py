@@ -323,6 +323,12 @@ def published(
     return result
 
 
+def check_format(image: ArtifactResult, path: Path) -> None:
+    """Raises InfrastructureError for an image of another machine that is not of its format."""
+    if image.is_image and image.compression is None:
+        artifact.check_format(path, image.path, image.format)
+
+
 def _is_intact(image: ArtifactResult, output: Path) -> bool:
     path = output / image.path
     try:

@@ -36,7 +36,11 @@ def _publish(written: Written, output: Path, progress: Progress) -> ArchiveResul
     """Moves the archive to its place, after comparing it with the guest's checksums."""
     with progress.phase("verify archive"):
         sha256 = written.receive().result().sha256
-    publication.publish(written.path.parent, output.parent, Change([written.path.name]))
+    name = written.path.name
+    # SHA256SUMS is of the images. It may list an earlier file of this name.
+    is_listed = name in publication.listed_sums(output.parent)
+    sums = {name: sha256} if is_listed else None
+    publication.publish(written.path.parent, output.parent, Change([name], sums=sums))
     return ArchiveResult(path=str(output), bytes=written.size, sha256=sha256)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_os.errors import InfrastructureError
 from particle_os.publishing.gpt import move_second_table
 from particle_os.publishing.platforms import ImportRules
 from particle_os.report.progress import Progress
@@ -23,6 +26,7 @@ SECONDS = 3600.0
 DESCRIPTION_BYTES = 1 << 20
 # The only name that Google Compute Engine takes.
 MEMBER = "disk.raw"
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,22 +102,41 @@ def _pack(raw: Path, made: Path, deadline: Deadline) -> None:
     within = Confinement(reads=(raw,), writes=(made.parent,))
     where = ["--file", str(made), "--directory", str(raw.parent), raw.name]
     process.run([*argv, *where], deadline=deadline, what="packing the disk", within=within)
+    # A wrong content shows that tar could not read the archive, so its messages are of no use.
+    digest = hashlib.sha256()
+    with process.started(
+        ["tar", "--extract", "--gzip", "--to-stdout", "--file", made],
+        within=Confinement(reads=(made,)),
+        stderr=subprocess.DEVNULL,
+    ) as reader:
+        output = process.output(reader, deadline)
+        while chunk := output.read(CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != file_sha256(raw):
+        raise InfrastructureError(f"the disk in {made.name} differs from the image")
 
 
 def _convert(
     image: Path,
     driver: ImageFormat,
     made: Path,
-    kind: str,
+    kind: ImageFormat,
     more: list[str] | tuple[str, ...],
     deadline: Deadline,
 ) -> None:
+    """Converts an image, reads the made file back, and compares the disks in both."""
     source = image_options(image, driver)
     process.run(
         ["qemu-img", "convert", "--image-opts", "-O", kind, *more, source, made],
         deadline=deadline,
         what=f"converting to {kind}",
         within=Confinement(reads=(image,), writes=(made.parent,)),
+    )
+    process.run(
+        ["qemu-img", "compare", "--image-opts", source, image_options(made, kind)],
+        deadline=deadline,
+        what=f"comparing the {kind} file with the image",
+        within=Confinement(reads=(image, made)),
     )
 
 

@@ -11,6 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
+from particle_os.errors import UsageError
 from particle_os.system.regular_file import write_whole
 
 SECTOR = 512
@@ -25,7 +26,8 @@ PROTECTIVE, MBR_ENTRIES, MBR_ENTRY = 0xEE, 446, 16
 def move_second_table(disk: Path) -> None:
     """Makes both headers fit the size of a raw disk with sectors of 512 bytes.
 
-    Leaves a disk without a valid GPT as it is. Raises OSError.
+    Leaves a disk without a valid GPT as it is. Raises OSError, and UsageError for a valid header
+    with places outside of the disk.
     """
     with disk.open("r+b") as file:
         last = os.fstat(file.fileno()).st_size // SECTOR - 1
@@ -38,10 +40,18 @@ def move_second_table(disk: Path) -> None:
         length = count * width
         if not _HEADER.size <= size <= SECTOR or not 0 < length <= TABLE_LIMIT:
             return
+        if _checksum(first[:size]) != fields[3]:
+            return
+        sectors = -(-length // SECTOR)
+        # The header is in sector 1. Both tables are on the disk, the first one before the second.
+        if fields[5] != 1 or not 2 <= fields[10] <= last - 2 * sectors:
+            raise UsageError(
+                "the header of the image's GPT names places where no header and no table can be",
+                hint="Repair the table with sgdisk(8) or fdisk(8), or build the image again.",
+            )
         file.seek(fields[10] * SECTOR)
         table = file.read(length)
-        sectors = -(-length // SECTOR)
-        if _checksum(first[:size]) != fields[3] or zlib.crc32(table) != fields[13]:
+        if zlib.crc32(table) != fields[13]:
             return
         # The other header, and the last sector that a partition may have.
         fields[6], fields[8] = last, last - sectors - 1

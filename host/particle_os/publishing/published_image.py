@@ -11,9 +11,10 @@ import pydantic
 
 from particle_os.boot import contents
 from particle_os.errors import NotBooted, UsageError, printable
-from particle_os.report.results import ArtifactFormat, ArtifactResult, Result, read_result
+from particle_os.report.pages import is_inert
+from particle_os.report.results import RESULT_LIMIT, ArtifactFormat, ArtifactResult, Result
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import open_regular
+from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.workspace import Workspace
 from particle_os.vm.image_format import FORMATS, image_format
 
@@ -29,11 +30,19 @@ NAMES: dict[str, ArtifactFormat] = {
 
 
 @dataclass(frozen=True)
+class FileBeside:
+    """A small file beside an image: its name, and what was in it when it was examined."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class PublishedImage:
     """An image file of the format `format`, with the SHA-256 of its content.
 
-    `result` and `report` are the files of the build that made it; None without a result about
-    these bytes.
+    `result` and `report` are those of the build that made it; None without a result about these
+    bytes.
     """
 
     path: Path
@@ -42,8 +51,8 @@ class PublishedImage:
     bytes: int
     sha256: str
     built: Result | None = None
-    result: Path | None = None
-    report: Path | None = None
+    result: FileBeside | None = None
+    report: FileBeside | None = None
 
     @property
     def name(self) -> str:
@@ -60,17 +69,23 @@ def find_image(name: str, directory: Path, wanted: Sequence[ArtifactFormat]) -> 
     if path.exists() and not path.is_dir():
         return path
     place = directory / f"{name}.{RESULT}"
-    result = _read(place) if path.name == name else None
-    if result is None:
+    found = _read(place) if path.name == name else None
+    if found is None:
         raise UsageError(
             f"there is no file {printable(name)}, and no result {printable(str(place))}",
             hint="Name an image, or a recipe that was built into --output; "
             "'particle-os list images' shows those.",
         )
-    images = [a for a in result.artifacts if a.is_image and (directory / a.path).is_file()]
+    images = [a for a in found[0].artifacts if a.is_image and _is_there(directory, a.path)]
     if not images:
         raise UsageError(f"the build of {printable(name)} has no image in {directory}")
     return directory / _preferred(images, wanted).path
+
+
+def _is_there(directory: Path, name: str) -> bool:
+    """Whether a name in a result is that of a file of its directory, and no link out of it."""
+    path = directory / name
+    return path.name == name and path.is_file() and not path.is_symlink()
 
 
 def _preferred(
@@ -92,13 +107,12 @@ def examine(path: Path, given_format: str | None) -> PublishedImage:
     """
     size, sha256 = _read_whole(path)
     for place in sorted(path.parent.glob(f"*.{RESULT}")):
-        result = _read(place)
+        result, data = _read(place) or (None, b"")
         for artifact in result.artifacts if result else ():
             if artifact.is_image and (artifact.path, artifact.sha256) == (path.name, sha256):
-                report = place.with_name(f"{place.name.removesuffix(RESULT)}{REPORT}")
                 return PublishedImage(
                     path, artifact.format, artifact.compression is not None, size, sha256,
-                    result, place, report if report.is_file() else None,
+                    result, FileBeside(place.name, data), _report(place),
                 )  # fmt: skip
     driver = image_format(path, given_format)
     if driver not in NAMES:
@@ -125,15 +139,35 @@ def check_tested(image: PublishedImage) -> None:
 def _listed(directory: Path) -> Iterable[list[str]]:
     """The names of the images in each result of a directory."""
     for place in directory.glob(f"*.{RESULT}"):
-        if (result := _read(place)) is not None:
-            yield [artifact.path for artifact in result.artifacts]
+        if (found := _read(place)) is not None:
+            yield [artifact.path for artifact in found[0].artifacts]
 
 
-def _read(place: Path) -> Result | None:
+def _read(place: Path) -> tuple[Result, bytes] | None:
+    """A result and its bytes; None when the file holds none, or is a link."""
     try:
-        return read_result(place)
+        data = read_regular(place, RESULT_LIMIT, follow=False)
+        return Result.model_validate_json(data), data
     except (OSError, pydantic.ValidationError):
         return None
+
+
+def _report(result: Path) -> FileBeside | None:
+    """The report beside a result. Raises UsageError for any other file of its name."""
+    path = result.with_name(f"{result.name.removesuffix(RESULT)}{REPORT}")
+    try:
+        data = read_regular(path, RESULT_LIMIT, follow=False)
+        why = None if is_inert(data) else "not a report of particle-os"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = error.strerror
+    if why is not None:
+        raise UsageError(
+            f"the report beside the image, {path}, is {why}",
+            hint="Remove it, or build the image again.",
+        )
+    return FileBeside(path.name, data)
 
 
 def _read_whole(path: Path) -> tuple[int, str]:

@@ -132,14 +132,12 @@ class _Pusher:
             (self.image.report, documents.REPORT_TYPE, documents.REPORT_LAYER),
         )
         with self.progress.phase("attach result and report"):
-            for path, kind, layer_kind in files:
-                if path is None:
+            for file, kind, layer_kind in files:
+                if file is None:
                     continue
-                with open_regular(path) as file:
-                    data = file.read()
                 layer = documents.described(
-                    layer_kind, self.repository.put_blob(data), len(data),
-                    annotations={documents.TITLE: path.name},
+                    layer_kind, self.repository.put_blob(file.data), len(file.data),
+                    annotations={documents.TITLE: file.name},
                 )  # fmt: skip
                 made.append(attach(self.repository, subject, kind, layer))
         return made

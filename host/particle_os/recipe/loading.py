@@ -178,7 +178,7 @@ def _loaded(reading: Reading) -> LoadedRecipe:
     if reading.source.problems:
         raise advised(reading.source)
     assert reading.loaded is not None
-    return replace(reading.loaded, notes=tuple(reading.source.notes))
+    return replace(reading.loaded, notes=tuple(reading.source.notes), hidden=reading.hidden)
 
 
 def _check_runs_alone(kind: str, path: Path) -> None:

@@ -134,7 +134,7 @@ class LoadedRecipe:
     out, and hold everything else that is worth a remark but no error. `attachments` are the files
     of the host that each stage names. `files` maps each file that the recipe was read from to its
     SHA-256 digest. `goss` is the content of the file of goss tests. `base_image_key` is the public
-    key of the base image's commit.
+    key of the base image's commit. `hidden` names the variables with parts of confidential values.
     """
 
     recipe: Recipe
@@ -145,6 +145,7 @@ class LoadedRecipe:
     notes: tuple[Problem, ...] = ()
     goss: bytes | None = None
     base_image_key: bytes | None = None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def architecture(self) -> Architecture:

@@ -277,12 +277,15 @@ def _read(answer: urllib3.BaseHTTPResponse, size: int, seconds: float) -> bytes:
     """The next `size` bytes, fewer at the end. Raises Temporary when they take too long."""
     # A registry that sends a byte now and then does not stretch the limit.
     deadline = Deadline.after(max(seconds, 0.001), "the answer of a registry")
-    socket = getattr(answer.connection, "sock", None)
+    socket = getattr(answer.connection, "heard", None)
     try:
         with ExitStack() as stack:
             if socket is not None:
                 stack.enter_context(cut_off(socket, deadline))
-            return answer.read(size, decode_content=False)
+            data = answer.read(size, decode_content=False)
+        # The end of a connection may look like the end of the content.
+        deadline.remaining()
+        return data
     except (urllib3.exceptions.HTTPError, OSError, ValueError, DeadlineExceeded) as error:
         answer.close()
         text = f"the registry ends its answer: {_brief(error)}"

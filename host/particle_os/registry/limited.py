@@ -1,4 +1,4 @@
-"""Connections of urllib3 whose handshake and headers have a time limit.
+"""Connections of urllib3 whose handshake, headers and redirections have a time limit.
 
 urllib3's own limits are for each read: a peer that sends a byte now and then stretches them.
 """
@@ -18,6 +18,8 @@ from particle_os.system.deadline import Deadline, cut_off
 
 # All of a handshake, and all of the headers of an answer.
 HEAD_SECONDS = 60.0
+# Bytes of a redirection, which urllib3 would read to its end.
+REDIRECTION_BYTES = 1 << 16
 
 
 @contextmanager
@@ -32,13 +34,28 @@ def _limited(connection: socket.socket) -> Iterator[None]:
 
 
 class LimitedHTTP(HTTPConnection):
+    """`heard` is the socket of the last answer.
+
+    http.client sets `sock` to None before the content of an answer that ends with the connection.
+    """
+
+    heard: socket.socket | None = None
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        assert self.sock is not None
-        with _limited(self.sock):
-            return super().getresponse()
+        # TLS to a proxy and to the registry: urllib3's own object, which has a socket.
+        self.heard = getattr(self.sock, "socket", self.sock)
+        assert self.heard is not None
+        with _limited(self.heard):
+            answer = super().getresponse()
+            if answer.get_redirect_location():
+                answer.read(REDIRECTION_BYTES, decode_content=False)
+                if not answer.closed:
+                    answer.close()
+                    self.close()
+            return answer
 
 
-class LimitedHTTPS(HTTPSConnection):
+class LimitedHTTPS(LimitedHTTP, HTTPSConnection):
     """The handshakes with the proxy and with the registry are limited, too."""
 
     _handshake: ExitStack
@@ -53,11 +70,6 @@ class LimitedHTTPS(HTTPSConnection):
         duplicate = self._handshake.enter_context(made.dup())
         self._handshake.enter_context(_limited(duplicate))
         return made
-
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        assert self.sock is not None
-        with _limited(self.sock):
-            return super().getresponse()
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):

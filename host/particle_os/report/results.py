@@ -248,5 +248,8 @@ class SingleResult(Record):
 
 
 def read_result(path: Path) -> Result:
-    """Reads a result. Raises OSError, and pydantic.ValidationError when the file holds none."""
-    return Result.model_validate_json(read_regular(path, RESULT_LIMIT))
+    """Reads a result, through no link.
+
+    Raises OSError, and pydantic.ValidationError when the file holds none.
+    """
+    return Result.model_validate_json(read_regular(path, RESULT_LIMIT, follow=False))

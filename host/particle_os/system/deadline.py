@@ -47,7 +47,8 @@ def cut_off(connection: socket.socket, deadline: Deadline) -> Iterator[None]:
 
     def cut() -> None:
         with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+            # SSLSocket.shutdown also drops TLS: a reader would take what is encrypted for content.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     timer = threading.Timer(deadline.remaining(), cut)
     timer.daemon = True

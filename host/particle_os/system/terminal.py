@@ -9,6 +9,7 @@ import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from particle_os.system.confinement import environment
 from particle_os.system.interrupt import held_back
 
 # Control sequences (ECMA-48, xterm) against modes that a guest may leave on: a soft reset, the
@@ -50,13 +51,20 @@ def _restore(descriptor: int, settings: list[object]) -> None:
 def _guarded(descriptor: int) -> Iterator[None]:
     """Runs a process that restores the terminal if this process dies before it does so."""
     settings = subprocess.run(
-        ["stty", "-g"], stdin=descriptor, capture_output=True, text=True, timeout=10, check=True
+        ["stty", "-g"],
+        stdin=descriptor,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+        env=environment({}),
     )
     guard = subprocess.Popen(
         ["sh", "-c", GUARD, "sh", settings.stdout.strip()],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=descriptor,
+        env=environment({}),
     )
     try:
         yield

@@ -219,3 +219,27 @@ def test_the_program_that_reads_registries_gets_only_the_variables_that_it_needs
     assert len(given) > 1
     assert all("A_TOKEN" not in env and env["https_proxy"] for env in given)
     assert all(Path(env["XDG_DATA_HOME"]).parent == Path(env["TMPDIR"]) for env in given)
+
+
+@pytest.mark.parametrize(("kind", "limited"), [("oci", True), ("docker-archive", False)])
+def test_a_file_of_a_layer_is_no_longer_than_the_registry_has_announced(
+    layout, fetch, tmp_path, monkeypatch, kind, limited
+):
+    """skopeo unpacks an archive of docker, whose length is not known."""
+    given, real = [], container.process.run
+
+    def run(argv, **options):
+        given.append(options["within"].file_size)
+        return real(argv, **options)
+
+    monkeypatch.setattr(container.process, "run", run)
+    reference = layout.name(layout.image(LOWER))
+    if kind == "docker-archive":
+        archive = tmp_path / "archive.tar"
+        subprocess.run(
+            ["skopeo", "copy", "-q", reference, f"docker-archive:{archive}:a:1"], check=True
+        )
+        reference = f"docker-archive:{archive}"
+    image = fetch(reference)
+    largest = max(layer.size for layer in image.layers)
+    assert given == [largest + container.SLACK if limited else None]

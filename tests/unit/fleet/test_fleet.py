@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from particle_os.cli.build import build_command
 from particle_os.cli.options import build_options
@@ -233,16 +234,38 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+def given_on_input(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_arguments_of_a_build_stand_for_its_options(options, tmp_path, monkeypatch):
     """The command makes the same options of them, apart from absolute paths."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yml").write_text("name: r\nstages: [{type: qemu}]\n")
+    given_on_input(monkeypatch, json.dumps(options.variables).encode())
     context = build_command.make_context("build", ["r.yml", *arguments(options)])
     given = dict(context.params)
     found = build_options(lambda options, **others: options)(**given)
     wanted = replace(options, output_directory=options.output_directory.absolute())
     assert found == wanted
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"[]", b"{", b'{"a": 5}', b'{"a": {"canary": 1}}', b"[" * 100_000,
+    b'{"a": "' + b"x" * (4 << 20) + b'"}',
+])  # fmt: skip
+def test_what_is_no_object_of_texts_on_the_input_is_refused(data, monkeypatch):
+    given_on_input(monkeypatch, data)
+    with pytest.raises(click.BadParameter, match="expected a JSON object") as caught:
+        build_command.make_context("build", ["r.yml", "--set", "-"])
+    assert "canary" not in str(caught.value)
+
+
+def test_a_variable_on_the_input_and_on_the_command_line_is_refused(monkeypatch):
+    given_on_input(monkeypatch, b'{"a": "canary"}')
+    with pytest.raises(click.BadParameter, match="'a' is given twice"):
+        build_command.make_context("build", ["r.yml", "--set", "a=1", "--set", "-"])
 
 
 def test_all_options_of_a_build_differ_in_the_test():

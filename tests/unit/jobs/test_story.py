@@ -167,6 +167,24 @@ def test_a_stage_that_runs_alone(world, export):
         assert result.archive.bytes == len(CONTENT)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_stage_that_runs_alone_leaves_no_wrong_sum(world, listed):
+    """A line of an earlier file of this name is replaced; without one, SHA256SUMS is untouched."""
+    options_path = world.path / "options.yml"
+    options_path.write_text("zone: UTC\n")
+    output, sums = world.path / "root.tar", world.path / "SHA256SUMS"
+    output.write_bytes(b"earlier")
+    other = f"{hashlib.sha256(b'zone: UTC' + bytes([10])).hexdigest()}  options.yml\n"
+    earlier = f"{hashlib.sha256(b'earlier').hexdigest()}  root.tar\n"
+    sums.write_text(other + earlier if listed else other)
+    options = BuildOptions(output_directory=world.path, cache=False)
+    base = f"tar:{world.path}/base.tar"
+    plan = make_stage_plan("timezone", options_path, options, base=base, export=True)
+    single_stage.run_stage(plan, output, Progress([]))
+    new = f"{hashlib.sha256(CONTENT).hexdigest()}  root.tar\n"
+    assert sums.read_text() == other + (new if listed else "")
+
+
 @pytest.mark.parametrize("abi", [0, 6])
 def test_the_result_says_when_the_kernel_confines_nothing(world, monkeypatch, abi):
     monkeypatch.setattr(job, "landlock_abi", lambda: abi)

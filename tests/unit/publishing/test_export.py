@@ -9,12 +9,14 @@ import struct
 import subprocess
 import tarfile
 import zlib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from particle_os.cli.publishing.export import export_command
 from particle_os.publishing.gpt import SECTOR, move_second_table
 from particle_os.publishing.platforms import PLATFORMS
+from particle_os.system import process
 
 MIB, GIB = 1 << 20, 1 << 30
 DISK = 3 * MIB
@@ -211,6 +213,80 @@ def test_a_damaged_table_is_left_as_it_is(tmp_path, place, value):
     before = disk.read_bytes()
     move_second_table(disk)
     assert disk.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(72, 1 << 62), (72, DISK // SECTOR), (72, 1), (72, 0), (24, 1 << 62), (24, 5)],
+)
+def test_a_header_with_wild_places_is_an_error_for_the_user(tmp_path, place, value):
+    """Its checksum is right, so its places must be on the disk before anything is read there."""
+    disk = with_gpt(tmp_path / "server.raw", DISK - 1024)
+    with disk.open("r+b") as file:
+        file.seek(SECTOR)
+        header = bytearray(file.read(92))
+        struct.pack_into("<Q", header, place, value)
+        struct.pack_into("<I", header, 16, zlib.crc32(header[:16] + bytes(4) + header[20:]))
+        file.seek(SECTOR)
+        file.write(header)
+    done = CliRunner().invoke(
+        export_command, [str(disk), "--for", "azure", "-o", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 2, done.output
+    assert "GPT" in done.output
+    assert [p for p in (tmp_path / "out").iterdir() if p.suffix == ".vhd"] == []
+
+
+# Bytes of the partition.
+DAMAGE = 2 * MIB
+
+
+def damaged(made):
+    """Another disk in a file that a program has written."""
+    if made.suffix == ".gz":
+        # The disk that was packed stays as it is.
+        place = made.parent / "unpacked"
+        with tarfile.open(made) as archive:
+            archive.extractall(place, filter="data")
+        damaged(place / "disk.raw")
+        argv = ["tar", "--format=oldgnu", "--sparse", "-czf", made, "-C", place, "disk.raw"]
+        subprocess.run(argv, check=True)
+    elif made.suffix in (".qcow2", ".vmdk"):
+        driver = made.suffix[1:]
+        raw = made.with_name("damaged")
+        subprocess.run(["qemu-img", "convert", "-f", driver, "-O", "raw", made, raw], check=True)
+        damaged(raw)
+        options = ["-o", "subformat=streamOptimized"] if driver == "vmdk" else []
+        argv = ["qemu-img", "convert", "-f", "raw", "-O", driver, *options, raw, made]
+        subprocess.run(argv, check=True)
+    else:
+        with made.open("r+b") as file:
+            file.seek(DAMAGE)
+            file.write(b"another content")
+
+
+@pytest.mark.parametrize(
+    ("platform", "size", "step"),
+    [*((platform, DISK, 1) for platform in PLATFORMS), ("gce", DISK, 2),
+     ("azure", DISK - 1024, 1), ("azure", DISK - 1024, 2)],
+)  # fmt: skip
+def test_a_file_that_does_not_hold_the_disk_is_not_published(
+    export, tmp_path, monkeypatch, platform, size, step
+):
+    """A disk that grows, or that is packed, is written in two steps."""
+    real, steps = process.run, []
+
+    def run(argv, **options):
+        real(argv, **options)
+        if argv[0] == "tar" or argv[1] == "convert":
+            steps.append(argv[argv.index("--file") + 1] if argv[0] == "tar" else argv[-1])
+            if len(steps) == step:
+                damaged(Path(steps[-1]))
+
+    monkeypatch.setattr(process, "run", run)
+    export(platform, size=size, status=5)
+    assert len(steps) == step
+    assert list((tmp_path / "out").glob("server.*")) == []
 
 
 def test_a_disk_without_a_table_is_left_as_it_is(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import tarfile
 
@@ -204,6 +205,58 @@ def test_what_has_not_passed_its_boot_test_is_refused(client, known, published, 
     assert "1" in known.manifests
     if "status" not in why:
         assert shown["attached"] == [], "a result about other bytes is not attached"
+
+
+def linked(place, to):
+    place.unlink()
+    place.symlink_to(to)
+
+
+def grown(place, to):
+    with place.open("r+b") as file:
+        file.truncate(65 << 20)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (linked, "a symbolic link"),
+        (lambda place, to: (place.unlink(), os.mkfifo(place)), "not a regular file"),
+        (lambda place, to: place.write_bytes(to.read_bytes()), "not a report"),
+        (grown, "larger than"),
+    ],
+)
+def test_no_other_file_is_pushed_as_the_report(client, known, published, tmp_path, spoil, why):
+    """A link in the directory, planted by others, could lead to any file of the user's."""
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("the private key")
+    spoil(published.file("report.html"), secret)
+    error = client.push(published.file("qcow2"), client.place, status=2)
+    assert why in error["error"] and "server.report.html" in error["error"]
+    assert known.asked == [], "nothing was sent"
+
+
+def test_no_other_file_is_pushed_as_the_result(client, known, published, tmp_path):
+    """Another result, which a link names, is not that of the build beside it."""
+    elsewhere = published.file("result.json").rename(tmp_path / "elsewhere.json")
+    published.file("result.json").symlink_to(elsewhere)
+    error = client.push(published.file("qcow2"), client.place, status=4)
+    assert "has no result of a build" in error["error"]
+    client.push("server", client.place, "-o", published.out, status=2)
+    assert known.asked == []
+
+
+@pytest.mark.parametrize("name", ["server.qcow2", "../id_ed25519", "/{place}/id_ed25519"])
+def test_a_result_names_no_file_outside_of_its_directory(client, known, published, tmp_path, name):
+    secret = tmp_path / "id_ed25519"
+    published.file("qcow2").rename(secret)
+    published.file("qcow2").symlink_to(secret)
+    found = json.loads(published.file("result.json").read_text())
+    found["artifacts"][0]["path"] = name.format(place=tmp_path)
+    published.file("result.json").write_text(json.dumps(found))
+    words = ["server", client.place, "-o", published.out, "--untested"]
+    assert "has no image" in client.push(*words, status=2)["error"]
+    assert known.asked == []
 
 
 def test_a_disk_that_changes_while_it_is_packed_is_noticed(client, known, published, monkeypatch):

@@ -19,6 +19,8 @@ from ...registry import Small, serving, sha256
 from ...waiting import pause, until
 
 NAME = "team/server"
+# So many bytes take longer than the limits of these tests.
+MOST = 500
 
 
 def failing(status):
@@ -71,30 +73,71 @@ def test_a_registry_that_hangs_costs_a_bounded_time(monkeypatch):
         over.set()
 
 
-def drip(over):
+def drip(over, ending="length", status=200, **headers):
+    """Gives an answer byte by byte, and sets `over` when the client has taken MOST bytes."""
+    ends = {"length": {"Content-Length": "1000000"}, "close": {"Connection": "close"}}
+    ends["both"] = ends["length"] | ends["close"]
+
     def answer(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
+        handler.protocol_version = "HTTP/1.0" if ending == "old" else "HTTP/1.1"
+        handler.send_response(status)
+        for name, value in {**ends.get(ending, {}), **headers}.items():
+            handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(b"x")
-        handler.wfile.flush()
-        until(over.is_set)
+        handler.close_connection = True
+        with suppress(OSError):
+            for _ in range(MOST):
+                handler.wfile.write(b"x")
+                pause()
+            over.set()
 
     return answer
 
 
+@pytest.mark.parametrize("ending", ["length", "close", "both", "old"])
 @pytest.mark.parametrize("limit", ["ANSWER_SECONDS", "BLOCK_SECONDS"])
-def test_a_registry_that_drips_is_cut_off(monkeypatch, limit, tmp_path):
+def test_a_registry_that_drips_is_cut_off(monkeypatch, limit, ending, tmp_path):
+    """Also after http.client has set the socket to None, or the content has no known length."""
     over = threading.Event()
     monkeypatch.setattr(connection, limit, 0.2)
-    with serving(drip(over)) as host, (tmp_path / "blob").open("wb+") as file:
+    with serving(drip(over, ending)) as host, (tmp_path / "blob").open("wb+") as file:
         asked = ImageRepository(host, NAME)
         with pytest.raises(OSError, match=r"ends its answer"):
             if limit == "ANSWER_SECONDS":
                 asked.manifest("latest")
             else:
                 asked.download(f"sha256:{'ab' * 32}", 1000000, file)
-        over.set()
+    assert not over.is_set()
+
+
+@pytest.mark.parametrize("ending", ["length", "close"])
+def test_a_redirection_that_drips_is_cut_off(monkeypatch, ending):
+    """urllib3 reads the content of a redirection before it follows."""
+    over = threading.Event()
+    monkeypatch.setattr(limited, "HEAD_SECONDS", 0.2)
+    with serving(drip(over, ending, 307, Location="/elsewhere")) as host:
+        with pytest.raises(OSError, match="does not answer"):
+            ImageRepository(host, NAME).manifest("latest")
+    assert not over.is_set()
+
+
+@pytest.mark.parametrize("length", [5, 200_000])
+def test_a_redirection_with_content_is_followed(length):
+    """The rest of a long one is not taken for the next answer."""
+    data, known = b"the content", []
+
+    def answer(handler):
+        known.append(handler.path)
+        if handler.path == "/elsewhere":
+            handler.say(200, data)
+        else:
+            handler.say(307, b"x" * length, Location="/elsewhere")
+
+    with serving(answer) as host:
+        asked = ImageRepository(host, NAME)
+        for _ in range(2):
+            assert asked.blob(f"sha256:{sha256(data)}", len(data)) == data
+    assert known[1::2] == ["/elsewhere"] * 2
 
 
 def test_a_registry_that_drips_its_headers_is_cut_off(monkeypatch):

@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 from particle_os.system import terminal
@@ -108,3 +109,20 @@ def test_a_terminal_whose_settings_are_unknown_is_not_lent(tty, tmp_path, monkey
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(subprocess.CalledProcessError), terminal.raw(tty[0]):
         pass
+
+
+def test_the_guard_of_the_terminal_has_no_secret(tty, monkeypatch):
+    """It lives as long as the shell of the user."""
+    monkeypatch.setenv("TOKEN", "canary")
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    with terminal.raw(tty[0]):
+        found = Path(f"/proc/{started[-1].pid}/environ").read_bytes()
+    assert b"PATH=" in found
+    assert b"TOKEN" not in found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from particle_os.errors import ParticleError
 
@@ -18,8 +18,8 @@ class Assignment:
     """The build of the image `name`; `key` names its result in the shared cache.
 
     On the machine of the client, `command` builds it. Elsewhere, `parcel` has the recipe, which has
-    the path `recipe` in it, and `arguments` has the options of the build. With `lines`, the events
-    contain the lines of programs.
+    the path `recipe` in it, and `arguments` has the options of the build. The build reads the
+    `variables` from its standard input. With `lines`, the events contain the lines of programs.
     """
 
     name: str
@@ -28,6 +28,8 @@ class Assignment:
     parcel: str = ""
     recipe: str = ""
     arguments: Sequence[str] = ()
+    # Their values may be confidential.
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     lines: bool = False
     # A file on which the process holds a lock for as long as it lives.
     lock: str = ""

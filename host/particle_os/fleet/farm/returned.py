@@ -18,7 +18,7 @@ from particle_os.errors import EXIT_OK, InfrastructureError
 from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm import parcel
 from particle_os.fleet.farm.assignment import Assignment
-from particle_os.jobs.delivery import Delivery, image_names
+from particle_os.jobs.delivery import Delivery, check_format, image_names
 from particle_os.report.pages import POLICY, is_inert
 from particle_os.report.results import ENDINGS, Result, read_result
 from particle_os.sharing.entry import EntryName, SharedEntry
@@ -179,4 +179,5 @@ def _move_images(result: Result, name: str, fetched: Path, staging: Path) -> Non
         path = fetched / artifact.path.removeprefix(f"{name}.")
         if file_sha256(path) != artifact.sha256:
             raise OSError(f"{artifact.path} has another checksum")
+        check_format(artifact, path)
         path.rename(staging / artifact.path)

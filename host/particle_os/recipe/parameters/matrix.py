@@ -31,9 +31,14 @@ class _Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Matrix:
-    """The images that a recipe makes; each has a value for each variable of the matrix."""
+    """The images that a recipe makes; each has a value for each variable of the matrix.
+
+    Messages show the values of the `shown` variables only. The recipe is not read yet, so any other
+    one may hold a password.
+    """
 
     members: tuple[Values, ...] = ()
+    shown: frozenset[str] = frozenset()
 
     def chosen(self, given: Values) -> tuple[Values, ...]:
         """The members with the given values. Raises UsageError when there is none.
@@ -45,9 +50,10 @@ class Matrix:
         wanted = {name: text for name, text in given.items() if name in self.members[0]}
         found = tuple(each for each in self.members if wanted.items() <= each.items())
         if not found:
-            asked = ", ".join(f"{name}={text}" for name, text in wanted.items())
+            asked = self._words(wanted, ", ")
             raise UsageError(
-                f"the matrix of the recipe has no image with {asked}", hint=f"It has {self.shown}."
+                f"the matrix of the recipe has no image with {asked}",
+                hint=f"It has {self._first_members()}.",
             )
         return found
 
@@ -55,19 +61,21 @@ class Matrix:
         """The only member with the given values. Raises UsageError when there are several."""
         found = self.chosen(given)
         if len(found) > 1:
-            choice = " ".join(f"--set {name}={text}" for name, text in found[0].items())
+            choice = self._words(found[0], " ", "--set ")
             raise UsageError(
                 f"the recipe makes {len(found)} images, and this command needs one",
                 hint=f"Choose it, for example with {choice}.",
             )
         return found[0]
 
-    @property
-    def shown(self) -> str:
-        """The first members, for people."""
-        texts = [" ".join(f"{n}={t}" for n, t in each.items()) for each in self.members[:SHOWN]]
+    def _first_members(self) -> str:
+        texts = [self._words(each, " ") for each in self.members[:SHOWN]]
         more = len(self.members) - len(texts)
         return "; ".join([*texts, *([f"and {more} more"] if more else [])])
+
+    def _words(self, values: Values, joint: str, before: str = "") -> str:
+        pairs = [(name, text if name in self.shown else "…") for name, text in values.items()]
+        return joint.join(f"{before}{name}={text}" for name, text in pairs)
 
 
 def variables_of(source: Source, given: Values) -> Variables:
@@ -101,11 +109,17 @@ def take(source: Source) -> Matrix:
     if not isinstance(root, dict) or KEY not in root:
         return Matrix()
     node = root.pop(KEY)
+    shown = frozenset(_used(root.get("name")) | _used(root.get("architecture")))
     if not isinstance(node.value, dict) or not node.value:
         message = f"{KEY}: expected a mapping from variables to lists of values"
         source.problem(node.mark, "bad-type", message)
         return Matrix()
-    return _Reader(source, node, _defaults(root.get(VARIABLES))).matrix()
+    return _Reader(source, node, _defaults(root.get(VARIABLES)), shown).matrix()
+
+
+def _used(node: Node | None) -> set[str]:
+    """The variables in a text of the document."""
+    return set(re.findall(rf"\$\{{({NAME})\}}", str(node.value))) if node is not None else set()
 
 
 def _defaults(declared: Node | None) -> dict[str, str | None]:
@@ -128,8 +142,15 @@ def _text(node: Node) -> str | None:
 class _Reader:
     """Reads the matrix of one document."""
 
-    def __init__(self, source: Source, node: Node, defaults: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        node: Node,
+        defaults: Mapping[str, str | None],
+        shown: frozenset[str],
+    ) -> None:
         self._source = source
+        self._shown = shown
         self._node = node
         self._defaults = defaults
         self._problems = len(source.problems)
@@ -183,7 +204,7 @@ class _Reader:
             message = f"{KEY}: no combination is left"
             self._problem(self._node.mark, "bad-value", message, "exclude fewer of them")
         whole = len(self._source.problems) == self._problems
-        return Matrix(tuple(members)) if whole else Matrix()
+        return Matrix(tuple(members), self._shown) if whole else Matrix()
 
     def _complete(self, row: Values, names: Sequence[str], mark: Mark) -> Values:
         """A row with the defaults of the variables that it does not name."""
@@ -216,7 +237,8 @@ class _Reader:
         texts = [value.text for value in found]
         for number, (text, mark) in enumerate(found):
             if text in texts[:number]:
-                message = f"{KEY}: '{shown_key(text)}' is there twice for '{name}'"
+                what = f"'{shown_key(text)}'" if name in self._shown else "a value"
+                message = f"{KEY}: {what} is there twice for '{name}'"
                 self._problem(mark, "bad-value", message, "remove one of them")
         return texts
 

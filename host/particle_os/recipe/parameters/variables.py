@@ -31,6 +31,8 @@ KEY = "variables"
 NAME = "[a-z][a-z0-9_-]{0,62}"
 # Adds to a list variable: --set NAME+=ITEM.
 ADD = "+"
+# Reads values from standard input: --set -.
+FROM_INPUT = "-"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _BEGINNING = re.compile(r"\$\{")

@@ -43,6 +43,7 @@ def _conceal(reading: Reading) -> None:
     for node in nodes:
         if not variables.isdisjoint(node.made_of):
             confidential.conceal(node, public=secret.isdisjoint(node.made_of))
+    reading.hidden = frozenset(secret)
     reading.source.withhold([*known.texts(variables), *known.unknown(variables)])
 
 

@@ -19,7 +19,7 @@ class Reading:
     `base` replaces the base image of the document. `recipe` is the content of the document, with
     placeholders for wrong stages. It is None until the types are checked, and stays None for a
     document without a usable list of stages. `loaded` is the recipe without the stages for other
-    architectures.
+    architectures. `hidden` names the variables with parts of confidential values.
     """
 
     source: Source
@@ -31,6 +31,7 @@ class Reading:
     base_image_key: bytes | None = None
     # The content of the goss file of the boot test.
     goss: bytes | None = None
+    hidden: frozenset[str] = frozenset()
     recipe: Recipe | None = None
     loaded: LoadedRecipe | None = None
 

@@ -86,7 +86,8 @@ def test_the_assignment_has_the_options_of_the_build_and_none_of_the_worker(plac
         cache_keys=(Path("/k"),), allow_outside=True, keep_on_failure=True,
     )  # fmt: skip
     made = bundle.of_order(given, tmp_path).assignment(given, "k" * 32, lines=False)
-    assert {"--memory", "3072M", "--set=kind=b"} <= set(made.arguments)
+    assert {"--memory", "3072M", "--set=-"} <= set(made.arguments)
+    assert made.variables == {"kind": "b"}
     own = ("--output", "--cache", "--allow", "--keep")
     assert not [word for word in made.arguments if word.startswith(own)]
     assert made.command == () and made.recipe == "server.yml"

@@ -25,7 +25,7 @@ def attempt(tmp_path, monkeypatch):
     ran = []
 
     def start(ended):
-        def run(argv, *, lines):
+        def run(argv, *, lines, variables):
             ran.append(ended)
             return ended
 

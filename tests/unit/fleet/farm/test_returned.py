@@ -170,6 +170,34 @@ def failed_files(world):
     (world.there / f"{NAME}.failed/{NAME}.log").write_text("the log")
 
 
+def forged(world, kind):
+    """An image of a worker that other programs take for another format, or read files through."""
+    made = built(world.there)
+    raw = world.there / f"{NAME}.{kind}"
+    with (world.there / f"{NAME}.qcow2").open("r+b") as file:
+        if kind == "qcow2":
+            # docs/interop/qcow2.txt: the place of the name of the backing file.
+            file.seek(8)
+            file.write((104).to_bytes(8, "big"))
+    (world.there / f"{NAME}.qcow2").rename(raw)
+    (artifact,) = made.artifacts
+    artifact = artifact.model_copy(update={
+        "path": raw.name, "format": kind, "sha256": hashlib.sha256(raw.read_bytes()).hexdigest(),
+    })  # fmt: skip
+    made = made.model_copy(update={"artifacts": (artifact,)})
+    (world.there / f"{NAME}.result.json").write_text(made.model_dump_json())
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "vmdk"])
+def test_an_image_that_is_none_of_its_format_is_not_published(world, kind):
+    """A raw disk that begins as qcow2 does could name any file of this machine."""
+    forged(world, kind)
+    world.give()
+    with pytest.raises(InfrastructureError, match=f"{NAME}.{kind} is no image of its format"):
+        world.take()
+    assert list(world.here.iterdir()) == []
+
+
 @pytest.mark.parametrize("case", ["good without images", "bad with images", "another result"])
 def test_files_that_do_not_fit_the_signed_answer_are_not_published(world, case):
     made = built(world.there)

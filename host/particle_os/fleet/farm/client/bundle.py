@@ -39,7 +39,7 @@ class Bundle:
         words = arguments(order.options, without=OWN)
         return Assignment(
             name=order.name, key=key, parcel=self.text, recipe=self.recipe, arguments=words,
-            lines=lines,
+            lines=lines, variables=order.options.variables,
         )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class FarmHere:
         key = secrets.token_hex(16)
         return Assignment(
             name=order.name, key=key, command=order.command(), lines=self._lines,
-            lock=str(self._lock),
+            lock=str(self._lock), variables=order.options.variables,
         )  # fmt: skip
 
     def deliver(self, order: Order, end: BuildEnd) -> BuildEnd:

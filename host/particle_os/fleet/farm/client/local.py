@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,13 @@ from particle_os.fleet.farm.keys import FarmKeys
 from particle_os.fleet.farm.member.scheduler import SchedulerSettings
 from particle_os.fleet.farm.member.worker import FarmMember
 from particle_os.system import process
+from particle_os.system.confinement import environment
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
 
 START_SECONDS = 120.0
+LINE_LIMIT = 4096
+KEPT, KEPT_PREFIXES = ("HOME", "TMPDIR"), ("DASK_", "PYTHON")
 PYTHON = (sys.executable, "-P", "-m")
 HERE = "particle_os.fleet.farm.member"
 
@@ -44,24 +46,36 @@ def local_farm(workers: int, work: Path) -> Iterator[LocalFarm]:
     """
     made = key_making.make(Path(tempfile.mkdtemp(dir=work)) / "keys")
     listen = SchedulerSettings("tls://127.0.0.1:0", str(made.directory))
-    with _started([*PYTHON, f"{HERE}.scheduler", listen.encode()], subprocess.PIPE) as scheduler:
+    argv = [*PYTHON, f"{HERE}.scheduler", listen.encode()]
+    with _started(argv, subprocess.PIPE, _of_scheduler()) as scheduler:
         url = _first_line(scheduler)
         member = FarmMember(
             url, str(made.directory), count=workers, name="local",
             resources=slots.local_resources(),
         )  # fmt: skip
-        with _started([*PYTHON, f"{HERE}.worker", member.encode()], subprocess.DEVNULL):
+        # The builds are children of the workers. They take secrets from the environment.
+        argv = [*PYTHON, f"{HERE}.worker", member.encode()]
+        with _started(argv, subprocess.DEVNULL, os.environ):
             yield LocalFarm(url, made)
 
 
+def _of_scheduler() -> dict[str, str]:
+    """The environment of a scheduler: what Python and Dask's settings need, and no secret."""
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
+    return environment(kept)
+
+
 @contextmanager
-def _started(argv: Sequence[str], output: int) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    argv: Sequence[str], output: int, env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program for as long as the context lasts, and at most as long as this process."""
     with held_back():
         running = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=output,
+            env=env,
             start_new_session=True,
             preexec_fn=process.dies_with_parent(signal.SIGKILL),
         )
@@ -74,16 +88,12 @@ def _started(argv: Sequence[str], output: int) -> Iterator[subprocess.Popen[byte
 
 
 def _first_line(running: subprocess.Popen[bytes]) -> str:
-    """The address that a scheduler prints. Raises InfrastructureError when it ends before."""
-    assert running.stdout is not None
+    """The address that a scheduler prints.
+
+    Raises InfrastructureError when it ends before, and DeadlineExceeded when it prints none.
+    """
     deadline = Deadline.after(START_SECONDS, "the start of the scheduler")
-    poll = select.poll()
-    poll.register(running.stdout, select.POLLIN)
-    line = b""
-    while not line.endswith(b"\n"):
-        poll.poll(deadline.remaining() * 1000)
-        data = os.read(running.stdout.fileno(), 4096)
-        if not data:
-            raise InfrastructureError("the scheduler of the farm on this machine did not start")
-        line += data
-    return line.decode().strip()
+    line = process.output(running, deadline).readline(LINE_LIMIT)
+    if not line.endswith(b"\n"):
+        raise InfrastructureError("the scheduler of the farm on this machine did not start")
+    return line.decode("utf-8", "replace").strip()

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from particle_os.system.workspace import failed_call, workspace
 class Runner(Protocol):
     """Runs a command to its end; with `lines`, passes on the lines of programs, too."""
 
-    def __call__(self, argv: list[str], *, lines: bool) -> Ended: ...
+    def __call__(self, argv: list[str], *, lines: bool, variables: Mapping[str, str]) -> Ended: ...
 
 
 def build(
@@ -45,7 +45,11 @@ def build(
             place, output = work.path / "recipe", work.path / "output"
             place.mkdir(mode=0o700)
             parcel.unpack(assignment.parcel, place)
-            ended = run(_command(assignment, settings, place, output), lines=assignment.lines)
+            ended = run(
+                _command(assignment, settings, place, output),
+                lines=assignment.lines,
+                variables=assignment.variables,
+            )
             answer = ended.data()
             if not ended.cancelled:
                 say({"event": "phase-started", "phase": "give the result to the shared cache"})

@@ -12,7 +12,7 @@ import json
 import os
 import selectors
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -70,17 +70,18 @@ def _locked(path: str) -> Iterator[None]:
 def answer_to(assignment: Assignment) -> dict[str, Any]:
     """Builds as the assignment says, and returns the answer to the client."""
     if assignment.command:
-        return run([*assignment.command, *SHOWN], lines=assignment.lines).data()
+        argv = [*assignment.command, *SHOWN]
+        return run(argv, lines=assignment.lines, variables=assignment.variables).data()
     # Import late: only a build of another machine needs the shared cache.
     from particle_os.fleet.farm.member import elsewhere
 
     return elsewhere.build(assignment, run, say)
 
 
-def run(argv: Sequence[str], *, lines: bool) -> Ended:
+def run(argv: Sequence[str], *, lines: bool, variables: Mapping[str, str]) -> Ended:
     """Runs a build until it ends, or until standard input ends."""
     with ExitStack() as stack:
-        build = BuildProcess(argv)
+        build = BuildProcess(argv, variables)
         stack.callback(build.end, CANCEL_SECONDS)
         return _Watch(build, lines=lines).run()
 

@@ -62,9 +62,11 @@ def kept(
     tell: Callable[[list[dict[str, Any]]], None],
 ) -> dict[str, Any]:
     """Runs the keeper with an assignment, for as long as the build `is_wanted`."""
+    # The build takes secrets and settings from the environment of the worker.
     with subprocess.Popen(
-        KEEPER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    ) as keeper:
+        KEEPER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        env=os.environ,
+    ) as keeper:  # fmt: skip
         try:
             return _KeeperPipes(keeper, tell).follow(assignment, is_wanted)
         finally:
