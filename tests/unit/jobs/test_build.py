@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_agent.contract import wire
+from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
@@ -108,6 +109,10 @@ class Sandbox:
         self.taken = 0
         self.hosts = None
         self.agent = self
+        self.held = []
+
+    def hold(self, values, deadline):
+        self.held.append(values)
 
     def connect_outside(self, connected, deadline):
         self.connected = connected
@@ -231,6 +236,29 @@ def test_a_failure_ends_the_proxy():
     heard.listen(wire.StageStart(index=0))
     heard.cut_off()
     assert sandbox.hosts is None
+
+
+def test_the_vm_gets_the_secrets_of_the_stage_that_begins_and_no_others():
+    named = [(Secret(name="token", file=name),) for name in ("one", "two")]
+    stages = (
+        Run(command=("a",), secrets=named[0]), Run(command=("b",), in_="helper"),
+        Run(command=("c",), secrets=named[1]), Qemu(),
+    )  # fmt: skip
+    values = {"one": b"first value", "two": b"second value"}
+    plan = SimpleNamespace(
+        stages=stages, secrets_of=lambda stage: {s.file: values[s.file] for s in stage.secrets}
+    )
+    sandbox = Sandbox()
+    heard = conversation(plan, ["not-run"] * 4, Chain(1), sandbox)
+    seen = []
+    for index in range(4):
+        heard.listen(wire.StageStart(index=index))
+        # The guest lies about a stage that is not due.
+        heard.listen(wire.StageStart(index=index + 2))
+        heard.listen(wire.StageEnd(index=index, seconds=1.0))
+        seen.append(list(sandbox.held))
+        sandbox.held.clear()
+    assert seen == [[{"one": b"first value"}], [], [{"two": b"second value"}], []]
 
 
 @pytest.mark.parametrize("index", [-1, 1, 2, 99])

@@ -92,13 +92,18 @@ class Conversation:
         return None
 
     def _start_stage(self, index: int) -> None:
-        """Gives the VM the network of the stage that begins, which only the plan decides."""
+        """Gives the VM the network and the secrets of the stage that begins.
+
+        Only the plan decides about them. A stage that is not due gets none.
+        """
         stage = self._job.plan.stages[index] if index == self._stages.done else None
         allowed = stage is not None and stage.reaches_network
         self._sandbox.connect_outside(allowed, self._deadline)
         self._stages.start(index)
         if stage is not None and stage.hosts:
             self._sandbox.agent.allow_hosts(stage.hosts, self._deadline)
+        if stage is not None and stage.secrets:
+            self._sandbox.agent.hold(self._job.plan.secrets_of(stage), self._deadline)
 
     def cut_off(self) -> None:
         """Takes the network from the VM; the running stage's result gets what the VM reached."""
