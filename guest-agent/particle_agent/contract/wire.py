@@ -112,7 +112,7 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """From the host to the guest: the stage's network and secrets are there, or the checkpoint is."""
+    """From the host to the guest: the stage may begin, or the checkpoint is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)

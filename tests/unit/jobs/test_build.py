@@ -14,6 +14,7 @@ from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.jobs.build_result import Observations
 from particle_os.jobs.execution import stage_results
 from particle_os.jobs.execution.conversation import Conversation
+from particle_os.jobs.execution.job import GUEST_NOTES_LIMIT, Job
 from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan, make_stage_plan
@@ -259,6 +260,31 @@ def test_the_vm_gets_the_secrets_of_the_stage_that_begins_and_no_others():
         seen.append(list(sandbox.held))
         sandbox.held.clear()
     assert seen == [[{"one": b"first value"}], [], [{"two": b"second value"}], []]
+
+
+@pytest.mark.parametrize(
+    "event", [wire.StageStart(index=0), wire.StageEnd(index=0, seconds=1.0)], ids=["start", "end"]
+)
+def test_a_guest_that_repeats_a_report_is_given_up(event):
+    plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()])
+    heard = conversation(plan, ["not-run"] * 2, Chain(1))
+    with pytest.raises(VmError, match="more starts and ends"):
+        for _ in range(9):
+            heard.listen(event)
+
+
+def test_the_notes_of_a_guest_are_counted(tmp_path):
+    shown = []
+    sink = SimpleNamespace(emit=lambda event: shown.append(event.text), close=lambda: None)
+    job = Job(None, Progress([sink]), None, None, tmp_path)
+    for number in range(20_000):
+        job.show_output(wire.Notice(text=f"note {number}"))
+    job.note("a note of the host")
+    assert job.notes == shown
+    assert len(job.notes) == GUEST_NOTES_LIMIT + 1
+    assert job.notes[-2:] == [
+        "the helper VM sends more notes; they are left out", "a note of the host",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("index", [-1, 1, 2, 99])

@@ -121,7 +121,7 @@ def test_a_large_directory_is_read_within_bounds(top):
         # Items without content, each at the end of the one before.
         (tree(bytes(4 * 1_000_000), 4), "more than 100000 entries"),
         # Items that are the whole object, over and over.
-        (tree(array([bytes(3 << 20)], [3 << 20, 0] * 25_000, 4), 4), "malformed"),
+        (tree(array([bytes(3 << 20)], [0, 3 << 20] * 25_000, 4), 4), "malformed"),
     ],
     ids=["size", "count", "overlap"],
 )

@@ -20,6 +20,9 @@ from particle_os.sandbox.running import Sandbox
 from particle_os.system.checksum import Checksums
 from particle_os.system.deadline import Deadline
 
+# The most reports of a right agent, for each stage: its start, its end, and a need that is not met.
+REPORTS_LIMIT = 4
+
 
 @dataclass(frozen=True)
 class Written:
@@ -62,6 +65,7 @@ class Conversation:
         self.first = stages.done
         self.findings = verification.FindingCollector()
         self._written: dict[str, Written] = {}
+        self._reports = 0
 
     def output(self, disk: str = "output") -> Written:
         """The content of an output disk. Raises VmError when the last stage wrote nothing to it."""
@@ -82,14 +86,22 @@ class Conversation:
             case wire.Finding() | wire.Verified():
                 self.findings.hear(event)
             case wire.StageStart(index=index):
+                self._count_report()
                 self._start_stage(index + self.first)
                 return wire.Continue()
             case wire.StageEnd(index=index):
+                self._count_report()
                 self.cut_off()
                 self._stages.finish(index + self.first, event)
             case _:
                 self._job.show_output(event)
         return None
+
+    def _count_report(self) -> None:
+        """Raises VmError for a guest that reports starts and ends of stages without an end."""
+        self._reports += 1
+        if self._reports > REPORTS_LIMIT * len(self._job.plan.stages):
+            raise VmError("the agent reports more starts and ends of stages than there can be")
 
     def _start_stage(self, index: int) -> None:
         """Gives the VM the network and the secrets of the stage that begins.
