@@ -80,7 +80,7 @@ def write_result(
     """
     status = seen.status() if failure is None else failure.build_status
     gate = run.progress.gate
-    result = gate.hide(_result(run, seen, status, delivery.artifacts()))
+    result = gate.hide(_result(run, seen, status, delivery.artifacts(run.deadline)))
     if failure is not None:
         gate.clean(failure)
     report = page.document(

@@ -35,9 +35,9 @@ class Written:
     size: int
     checksums: Future[Checksums]
 
-    def receive(self) -> Future[Checksums]:
+    def receive(self, deadline: Deadline) -> Future[Checksums]:
         """Truncates the file to `size` once the VM has ended; see `artifact.receive`."""
-        return artifact.receive(self.path, self.size, self.checksums)
+        return artifact.receive(self.path, self.size, self.checksums, deadline)
 
 
 class Conversation:
@@ -146,5 +146,5 @@ class Conversation:
         disk = self._sandbox.take_disk_event(event, self._deadline)
         if isinstance(event, wire.DiskWritten):
             # SHA-256 uses a single processor, so begin while the guest verifies the disk.
-            sums = artifact.checksums(disk.path, event.size)
+            sums = artifact.checksums(disk.path, event.size, self._deadline)
             self._written[event.disk] = Written(disk.path, event.size, sums)
