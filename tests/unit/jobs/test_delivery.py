@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -167,6 +168,9 @@ def test_the_network_age_of_a_build_is_the_age_of_its_oldest_network_stage(monke
     assert age([False, True, True]) == 20
     assert age([True, True, False]) == 30
     assert age([False, False, True]) == 10
+    future = found.model_copy(update={"created": now + 100_000})
+    assert future.network_age([True, True, False]) == 30
+    assert future.network_age([True, True, True]) == math.inf
 
 
 def _changed(**fields):
