@@ -52,7 +52,7 @@ SINKS = {
         "system/publication": "_write",
         "system/terminal": "reset",
     },
-    TERMINAL: {"jobs/shell": "_forward", "vm/console": "Console.converse"},
+    TERMINAL: {"jobs/shell": "_show_output", "vm/console": "Console.converse"},
     PICTURE: {"boot/evidence": "Evidence.take_screen"},
     PRIVATE: {
         "apt/depot": "Depot._fetch_all Depot._take_local",

@@ -13,12 +13,11 @@ from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
 from particle_os.system.checksum import Checksums
-from particle_os.system.deadline import Deadline
 from particle_os.system.workspace import allocated_bytes
 
 from tests.unit.report.test_page import result
 
-from ...waiting import Clock, plenty
+from ...waiting import Clock, moment, plenty
 
 
 @pytest.fixture
@@ -140,10 +139,11 @@ def test_a_build_that_fails_early_has_no_report(delivery):
 def test_checksums_that_do_not_come_are_waited_for_until_the_deadline(delivery):
     delivery.file("raw").write_bytes(b"image")
     delivery.add("raw", 5, sums=Future())
+    deadline = moment("the build")
     with pytest.raises(DeadlineExceeded, match="the build took longer"):
-        delivery.artifacts(Deadline.after(0.01, "the build"))
+        delivery.artifacts(deadline)
     delivery.images[0].checksums.set_result(Checksums("0" * 64, "1" * 64))
-    (found,) = delivery.artifacts(Deadline.after(0, "the build"))
+    (found,) = delivery.artifacts(deadline)
     assert found.sha256 == "0" * 64
 
 

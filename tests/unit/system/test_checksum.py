@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from particle_os.errors import DeadlineExceeded
 from particle_os.system import checksum
 from particle_os.system.checksum import file_sha256, of_one_reading, tree_sha256
-from particle_os.system.deadline import Deadline
 
 from ...limited import limited
 
@@ -82,10 +81,10 @@ def test_a_terabyte_of_zeros_costs_little_memory_and_time(tmp_path):
 
 
 @pytest.mark.parametrize("read", [tree_sha256, of_one_reading])
-def test_reading_a_disk_ends_at_the_deadline(tmp_path, monkeypatch, read):
+def test_reading_a_disk_ends_at_the_deadline(tmp_path, monkeypatch, clock, read):
     path = tmp_path / "disk"
     path.write_bytes(b"x" * 10)
-    over = Deadline.after(0, "the build")
+    over = clock.deadline(0, "the build")
     with pytest.raises(DeadlineExceeded, match="the build took longer"):
         read(path, 10, over)
     monkeypatch.setattr(checksum, "READ_SECONDS", 0)
