@@ -36,7 +36,7 @@ SINKS = {
         "report/live_view": "TerminalSink.emit TerminalSink._done TerminalSink._line",
         "report/progress": "PlainSink.emit JsonSink.emit LogSink.__init__ LogSink.emit",
         "report/table": "print_single print_result _print_commit",
-        "system/publication": "replace",
+        "system/publication": "replace _unnamed_file",
         "vm/console": "Transcript.__init__ Transcript._keep",
     },
     OURS: {
@@ -84,7 +84,6 @@ SINKS = {
         "shortcuts/saved_memory": "save",
         "system/regular_file": "write_whole",
         "system/workspace": "Workspace.adopt_directory",
-        "vm/accel": "_kvm_works",
         "vm/cpio": "append",
         "vm/firmware": "prepare",
         "vm/machine": "running",
