@@ -55,7 +55,7 @@ SINKS = {
     TERMINAL: {"jobs/shell": "_show_output", "vm/console": "Console.converse"},
     PICTURE: {"boot/evidence": "Evidence.take_screen"},
     PRIVATE: {
-        "apt/depot": "Depot._fetch_all Depot._take_local",
+        "apt/depot": "Depot._fetch_all _copied",
         "apt/download": "_fetch",
         "apt/directory": "write _write_keyrings _write_inline_key",
         "apt/package_disk": "write_disk _decompress",

@@ -176,6 +176,7 @@ class Execution:
                 **{a.reference: a.path for a in self._attachments()},
                 **downloads.paths(self._downloads()),
             },
+            sizes={a.reference: a.size for a in self._attachments()},
             proxy=self.prepared.apt_proxy,
             architecture=self.plan.loaded.recipe.architecture,
             shared=self.prepared.shared_packages(lambda: self.stages.done),
