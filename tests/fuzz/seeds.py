@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import lzma
 import struct
@@ -26,6 +27,7 @@ from particle_agent.contract.inspection import (
 from particle_agent.contract.packages import Loose
 from particle_os.boot.observation import screen
 
+from ..unit.ostree import sample
 from . import archives
 
 TOP = Path(__file__).parents[2]
@@ -328,6 +330,14 @@ def ran() -> list[bytes]:
 def facts() -> list[bytes]:
     """The facts of a system."""
     return [b"\x1estate\nrunning\n\x1ejournal:x.service\none\ntwo \x1b[31m\n\x1efailed\n"]
+
+
+def objects() -> list[bytes]:
+    """The objects of a repository of OSTree, and a database of packages."""
+    with tarfile.open(fileobj=io.BytesIO(sample.archive())) as tar:
+        files = [tar.extractfile(member) for member in tar if "objects/" in member.name]
+        found = [file.read() for file in files if file is not None]
+    return [*found, STATUS.encode()]
 
 
 def plots() -> list[bytes]:

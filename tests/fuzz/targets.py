@@ -7,12 +7,15 @@ handle, and nothing else.
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from particle_agent.contract import wire
 from particle_agent.contract.decode import DecodeError, decode, encode
@@ -25,6 +28,7 @@ from particle_os.boot.frameworks import goss, image_shell
 from particle_os.boot.observation import screen, shown_console, signs
 from particle_os.egress import request
 from particle_os.errors import InvalidDocument, ParticleError, UsageError
+from particle_os.ostree import history, objects
 from particle_os.recipe import loading
 from particle_os.recipe.checks.contents import CommandCheck
 from particle_os.shortcuts import dpkg_database
@@ -245,6 +249,26 @@ def _request(data: bytes) -> None:
     assert found.tunnel or found.head.find(b"\r\n\r\n") == len(found.head) - 4, found.head
 
 
+class _Object:
+    """A repository in which each file has the same content."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def open(self, name: str) -> tuple[BinaryIO, int]:
+        return io.BytesIO(self._data), len(self._data)
+
+
+def _ostree(data: bytes) -> None:
+    found, checksum = cast(Any, _Object(data)), hashlib.sha256(data).hexdigest()
+    for read in (objects.commit, objects.directory, partial(objects.content, limit=KIB)):
+        try:
+            str(read(found, checksum)).encode()
+        except objects.BadObject:
+            continue
+    history._installed(data)
+
+
 def _plot(data: bytes) -> None:
     if (drawn := plot.redrawn(data)) is not None:
         plot.unit_times(drawn)
@@ -317,6 +341,9 @@ TARGETS = {
         allowed=(request.BadRequest,),
         seeds=seeds.requests,
         size=request.HEAD_LIMIT,
+    ),
+    "ostree": Target(
+        function=_ostree, allowed=(objects.BadObject,), seeds=seeds.objects, size=MIB
     ),
     "plot": Target(function=_plot, seeds=seeds.plots, size=MIB),
 }  # fmt: skip

@@ -4,14 +4,23 @@ A script stands before each program. It ends with SPIED if it can open the file;
 the program. So a step succeeds exactly when its programs cannot open the file.
 """
 
+import functools
+import hashlib
 import os
+import select
 import shutil
+import socket
 import struct
 import subprocess
+import threading
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from particle_agent.contract.values import Download
+from particle_os.apt import download
 from particle_os.apt.host import Own, apt_get
 from particle_os.apt.mmdebstrap import Extraction, extract_packages
 from particle_os.apt.package_disk import write_disk
@@ -20,28 +29,32 @@ from particle_os.base import container
 from particle_os.base.tarball import architecture_of
 from particle_os.errors import ParticleError, VmError
 from particle_os.jobs import artifact
+from particle_os.publishing import export
 from particle_os.sandbox import helper
-from particle_os.system import confinement
+from particle_os.system import confinement, process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.gate import Gate
 from particle_os.system.workspace import cache_directory, workspace
 from particle_os.vm.argv import MIB, Disk, MachineSpec
 from particle_os.vm.console import ConsoleLog
+from particle_os.vm.devices import tpm
+from particle_os.vm.devices.hardware import TPM_SOCKET
 from particle_os.vm.image_format import check_readable
 from particle_os.vm.machine import running
 from particle_os.vm.overlay import copy_disk, make_disk, make_overlay
 
 from ..archive import build_deb
 from ..image_layout import Layout
-from ..waiting import plenty
+from ..waiting import plenty, until
 from .base.test_lookup import AMD64, tar
 
 pytestmark = pytest.mark.slow
 
 SPIED = 99
+APT_HELPER = download.HELPER
 PROGRAMS = (
     "qemu-system-x86_64", "qemu-img", "zstd", "apt-get", "dpkg-deb", "gensquashfs",
-    "skopeo", "mmdebstrap", "tar2sqfs", "lz4",
+    "skopeo", "mmdebstrap", "tar2sqfs", "lz4", "swtpm", "tar", "apt-helper",
 )  # fmt: skip
 SPY = '#!/bin/sh\n(read -r line <{secret}) 2>/dev/null && exit {status}\nexec {program} "$@"\n'
 
@@ -54,11 +67,12 @@ def spies(tmp_path, monkeypatch):
     secret.write_text("line\n")
     programs.mkdir()
     for name in PROGRAMS:
-        real = shutil.which(name)
+        real = APT_HELPER if name == APT_HELPER.name else shutil.which(name)
         spy = programs / name
         spy.write_text(SPY.format(secret=secret, status=SPIED, program=real))
         spy.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(download, "HELPER", programs / APT_HELPER.name)
 
 
 @pytest.fixture
@@ -164,9 +178,57 @@ def lz4_tarball(work):
     assert architecture_of(work / "base.tar.lz4") == "amd64"
 
 
+def exported(work):
+    export._pack(raw(work), work / "disk.tar.gz", plenty())
+
+
+def fetched(work):
+    (work / "www").mkdir()
+    (work / "www/file").write_bytes(b"content")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=work / "www")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            download.fetch(
+                Download(
+                    url=f"http://127.0.0.1:{server.server_port}/file",
+                    sha256=hashlib.sha256(b"content").hexdigest(),
+                ),
+                cache=work, work=work, limit=1 << 20, proxies={}, deadline=plenty(), log=print,
+                note=print,
+            )  # fmt: skip
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def trusted_platform(work):
+    """A swtpm that answers on its socket: to PTM_GET_CAPABILITY (swtpm_ioctl(8))."""
+    children = []
+
+    @contextmanager
+    def started(*arguments, **options):
+        with process.started(*arguments, **options) as child:
+            children.append(child)
+            yield child
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tpm, "process", SimpleNamespace(started=started))
+        patched.chdir(work)  # The path of a socket is short.
+        with tpm.running_tpm(work), socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(TPM_SOCKET)
+            connection.sendall((1).to_bytes(4, "big"))
+            answers = select.poll()
+            answers.register(connection, select.POLLIN)
+            until(lambda: answers.poll(0) or children[0].poll() is not None)
+            assert children[0].poll() is None
+            assert len(connection.recv(8)) == 8
+
+
 STEPS = (
     machine, disk, headers, conversion, compression, tarball, lz4_tarball, packages, apt, image,
-    root, kernel,
+    root, kernel, exported, fetched, trusted_platform,
 )  # fmt: skip
 
 

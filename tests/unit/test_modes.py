@@ -27,6 +27,7 @@ OTHERS = {
     ("sandbox/running", "_make_empty"): "the output becomes the user's image; the other is private",
     ("sharing/store", "DirectoryStore._put"): "a shared cache is for others: the umask decides",
     ("system/publication", "_prepare"): INSIDE,
+    ("system/publication", "_unnamed_file"): FOR_USERS,
     ("system/workspace", "Workspace.adopt_directory"): f"its parents: {FOR_USERS}",
     ("system/workspace", "_opened"): "a lock, with the user's umask: it has no content",
 }

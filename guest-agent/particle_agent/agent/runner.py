@@ -76,7 +76,6 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
 
     Raises FailedStage with the index of the stage that failed.
     """
-    values = _take_secrets(Path(wire.HELD))
     if mount_scratch() and fits_into_memory():
         # Another VM has written the disk, so this VM has none of it in memory.
         read_ahead(ROOT)
@@ -84,7 +83,7 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
         plain = Target(ROOT, channel, hostname="", architecture=request.options.record)
         check_needs(request.stages, plain, channel)
         for index, stage in enumerate(request.stages):
-            _run_in_turn(index, stage, request.target(index, channel), values, channel)
+            _run_in_turn(index, stage, request.target(index, channel), channel)
             if request.options.checkpoints and index + 1 < len(request.stages):
                 with frozen_scratch():
                     channel.wait_for_host(wire.Frozen(index=index))
@@ -93,16 +92,16 @@ def run_stages(request: RunRequest, channel: Channel) -> None:
         verify(channel, OUTPUT)
 
 
-def _run_in_turn(
-    index: int, stage: Stage, target: Target, values: Mapping[str, bytes], channel: Channel
-) -> None:
+def _run_in_turn(index: int, stage: Stage, target: Target, channel: Channel) -> None:
     """Runs one stage with its secrets. Reports its start and its end to the host.
 
-    The host sets the VM's network for the stage before it answers.
+    Before the host answers, it sets the VM's network for the stage, and sends the stage's secrets.
+    Nothing here keeps them after the stage.
     """
     channel.start_stage(index, network=stage.reaches_network)
     started = time.monotonic()
     try:
+        values = _take_secrets(Path(wire.HELD))
         secrets = {s.name: values[str(s.file)] for s in stage.secrets}
         with target.secrets(secrets):
             run_stage(stage, target)

@@ -57,8 +57,8 @@ class Heartbeat:
 class StageStart:
     """The stage with this index in the request begins; the guest waits for a `Continue`.
 
-    The host gives the VM the network that the recipe allows this stage. Nothing of the stages
-    before runs any more.
+    The host gives the VM the network that the recipe allows this stage, and the secrets that the
+    stage names (`HELD`). Nothing of the stages before runs any more.
     """
 
     type: Literal["stage-started"] = "stage-started"
@@ -112,7 +112,7 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """From the host to the guest: the network of the stage is set, or the checkpoint complete."""
+    """From the host to the guest: the stage may begin, or the checkpoint is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)

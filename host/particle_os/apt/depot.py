@@ -8,6 +8,7 @@ particle_agent/apt/from_host.py.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from particle_agent.contract import wire
@@ -31,7 +33,9 @@ from particle_os.system import process
 from particle_os.system.checksum import file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
+from particle_os.system.regular_file import open_regular
 from particle_os.system.workspace import (
+    failed_call,
     locked,
     need_room,
     remove,
@@ -47,6 +51,7 @@ _ONLY_NEW = re.compile(r"0 upgraded, \d+ newly installed, 0 to remove and \d+ no
 # Indexes and packages that no build has used for so long are removed.
 PACKAGE_DAYS = 30
 LOCAL = "local"
+COPY_BYTES = 1 << 20
 # The format of dpkg-deb for apt's names of package files.
 DEB_NAME = "${Package}_${Version}_${Architecture}.deb\\n"
 
@@ -82,6 +87,7 @@ class Depot:
         log: Callable[[str], None],
         note: Callable[[str], None],
         attachments: Mapping[str, Path],
+        sizes: Mapping[str, int] = MappingProxyType({}),
         proxy: ChosenProxy,
         architecture: str,
         shared: PackageSource | None = None,
@@ -93,8 +99,8 @@ class Depot:
         self._disk = disk
         self._log = log
         self._note = note
-        # The files that the recipe names, keyed by digest.
-        self._attachments = attachments
+        # The files that the recipe names, and the sizes that they had, keyed by digest.
+        self._attachments, self._sizes = attachments, sizes
         self._proxy = proxy
         self._shared = shared
         self._fresh: set[str] = set()
@@ -123,7 +129,7 @@ class Depot:
             lock = self._lists / f"{key}.lock"
             with locked(lock, deadline):
                 os.utime(lock)
-                local = self._take_local(stage.package_files, directory / LOCAL)
+                local = self._take_local(stage.package_files, directory / LOCAL, deadline)
                 only_new = self._proxy.through(
                     lambda proxy: self._fetch_all(stage, request, proxy, local, directory, deadline)
                 )
@@ -165,7 +171,9 @@ class Depot:
             self._add_local(path, directory / "archives", deadline)
         return only_new
 
-    def _take_local(self, references: Sequence[str], directory: Path) -> list[Path]:
+    def _take_local(
+        self, references: Sequence[str], directory: Path, deadline: Deadline
+    ) -> list[Path]:
         """Copies the package files that the recipe names, so that apt reads the hashed bytes."""
         taken = []
         for number, reference in enumerate(references):
@@ -173,8 +181,7 @@ class Depot:
             if path is None:
                 raise Refused("the host does not have the recipe's package files")
             copy = directory / f"{number}.deb"
-            shutil.copyfile(path, copy)
-            if f"sha256:{file_sha256(copy)}" != reference:
+            if f"sha256:{_copied(path, copy, self._sizes.get(reference), deadline)}" != reference:
                 raise InfrastructureError(f"{path} has changed since the recipe was read")
             taken.append(copy)
         return taken
@@ -286,3 +293,24 @@ class Depot:
         remove_unused(PACKAGE_DAYS, self._packages.glob("*.deb"))
         for lock in remove_unused(PACKAGE_DAYS, self._lists.glob("*.lock")):
             remove_directories(lock.with_suffix(""))
+
+
+def _copied(path: Path, copy: Path, size: int | None, deadline: Deadline) -> str:
+    """Copies a regular file of `size` bytes; returns the SHA-256 of the copy.
+
+    Raises InfrastructureError, also for a file of another size, and DeadlineExceeded.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as source, copy.open("xb") as sink:
+            left = os.fstat(source.fileno()).st_size
+            if size not in (None, left):
+                raise InfrastructureError(f"{path} has changed since the recipe was read")
+            while data := source.read(min(left, COPY_BYTES)):
+                deadline.remaining()
+                digest.update(data)
+                sink.write(data)
+                left -= len(data)
+    except OSError as error:
+        raise failed_call(error) from error
+    return digest.hexdigest()

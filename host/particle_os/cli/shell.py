@@ -51,7 +51,7 @@ def shell_command(
     failed: bool,
     apt_indexes: bool,
 ) -> int:
-    """Open a root shell in the system of RECIPE (particle-os.yml) as a stage left it, in a VM."""
+    """Open a root shell in RECIPE's system as a stage left it, in a VM; Ctrl-] ends it."""
     if at is not None and failed:
         raise UsageError("--at and --failed exclude each other")
     if apt_indexes and options.network is not None:

@@ -160,7 +160,11 @@ def hand_over(
 def hand_over_failure(
     output: OutputStyle, name: str, error: ParticleError, files: ResultFiles
 ) -> None:
-    """Annotates the GitHub workflow, and writes the files: the build has no verdict."""
+    """Annotates the GitHub workflow, and writes the files: the build has no verdict.
+
+    The error first loses its secrets.
+    """
+    output.gate.clean(error)
     output.workflow.command([github.failed_build(name, error)])
     files.hand_over_failure(name, error)
 

@@ -6,12 +6,12 @@ import hashlib
 import os
 import subprocess
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from particle_agent.stages.output.qemu import Format
 
-from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.errors import DeadlineExceeded, InfrastructureError, ParticleError
 from particle_os.system import process
 from particle_os.system.checksum import Checksums, of_one_reading, tree_sha256
 from particle_os.system.confinement import Confinement
@@ -40,7 +40,9 @@ OPTIONS: dict[Format, str] = {
 }
 
 
-def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
+def checksums(
+    path: Path, size: int | None = None, deadline: Deadline | None = None
+) -> Future[Checksums]:
     """The checksums of a file, computed in a thread that does not delay the end of the program.
 
     `size` is the number of bytes to read; by default the whole file is read. While the guest still
@@ -50,7 +52,8 @@ def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
 
     def compute() -> None:
         try:
-            found.set_result(of_one_reading(path, path.stat().st_size if size is None else size))
+            whole = path.stat().st_size if size is None else size
+            found.set_result(of_one_reading(path, whole, deadline))
         except Exception as error:
             found.set_exception(error)
 
@@ -58,14 +61,25 @@ def checksums(path: Path, size: int | None = None) -> Future[Checksums]:
     return found
 
 
-def receive(path: Path, size: int, early: Future[Checksums]) -> Future[Checksums]:
+def settled(found: Future[Checksums], deadline: Deadline) -> Checksums:
+    """Waits for checksums. Raises what their computation does, and DeadlineExceeded."""
+    if not found.done():
+        wait([found], timeout=deadline.remaining())
+    if not found.done():
+        raise DeadlineExceeded(f"{deadline.what} took longer than {deadline.seconds:.0f} s")
+    return found.result()
+
+
+def receive(
+    path: Path, size: int, early: Future[Checksums], deadline: Deadline | None = None
+) -> Future[Checksums]:
     """Truncates the guest's disk to `size` bytes, once the VM has ended.
 
     Returns the `early` checksums. The future raises InfrastructureError when the guest has written
     to the disk since their computation began.
     """
     os.truncate(path, size)
-    now = tree_sha256(path, size)
+    now = tree_sha256(path, size, deadline)
     checked: Future[Checksums] = Future()
 
     def check(done: Future[Checksums]) -> None:

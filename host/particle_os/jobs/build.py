@@ -156,12 +156,12 @@ class _Build(Execution):
         with self.progress.phase("verify disk" if has_disk else "verify files"):
             if has_disk:
                 written = heard.output()
-                self.delivery.add("raw", written.size, sums=written.receive())
+                self.delivery.add("raw", written.size, sums=written.receive(self.deadline))
             for name in more:
                 found = heard.output(name)
-                self.delivery.add_other(name, found.size, found.receive())
+                self.delivery.add_other(name, found.size, found.receive(self.deadline))
             for name in tested:
-                heard.output(name).receive()
+                heard.output(name).receive(self.deadline)
             if (image := more.get("oci-archive")) is not None:
                 self.seen.take_image(image, self)
 
@@ -219,7 +219,7 @@ class _Build(Execution):
     def publish(self) -> Result:
         """Moves the images to the output directory, or those of a bad disk to NAME.failed."""
         with self.progress.phase("checksums"):
-            self.delivery.artifacts()
+            self.delivery.artifacts(self.deadline)
         result = self.write_result()
         if result.is_good:
             self.delivery.publish(result)

@@ -15,6 +15,7 @@ from particle_agent.contract.inspection import CommitFacts, Package
 
 from particle_os import __version__
 from particle_os.boot.observation.verdict import Verdict
+from particle_os.documents.parsing import SIZE_LIMIT
 from particle_os.errors import ParticleError
 from particle_os.jobs import container_image
 from particle_os.jobs.delivery import Delivery
@@ -30,6 +31,7 @@ from particle_os.report.results import (
     Result,
 )
 from particle_os.sandbox.verification import FindingResult, Verification
+from particle_os.system.regular_file import read_regular
 
 
 @dataclass
@@ -80,9 +82,10 @@ def write_result(
     """
     status = seen.status() if failure is None else failure.build_status
     gate = run.progress.gate
-    result = gate.hide(_result(run, seen, status, delivery.artifacts()))
+    # First: what follows may raise, and then others show the error.
     if failure is not None:
         gate.clean(failure)
+    result = gate.hide(_result(run, seen, status, delivery.artifacts(run.deadline)))
     report = page.document(
         result.recipe,
         result.boot,
@@ -117,7 +120,7 @@ def _source(plan: Plan, delivery: Delivery) -> page.RecipeText:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path, SIZE_LIMIT)).hexdigest()
 
 
 def _result(

@@ -15,7 +15,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +25,7 @@ from particle_agent.contract.decode import encode
 from particle_agent.stages import Stage
 
 from particle_os.jobs.execution.claims import Claims
+from particle_os.report.results import CLOCK_SLACK
 from particle_os.system import publication
 from particle_os.system.checksum import file_sha256
 from particle_os.system.regular_file import open_regular, read_regular
@@ -34,6 +35,8 @@ from particle_os.system.workspace import remove_directories
 FORMAT = 1
 DISK, META, CLAIMS = "disk.qcow2", "meta.json", ".claims"
 META_LIMIT = 1 << 16
+# The SHA-256 of all other fields of the metadata.
+DIGEST = "digest"
 FAILED = "-failed"
 # Options of a stage that do not influence the disk that a successful stage leaves.
 WITHOUT_EFFECT = ("name", "when", "timeout")
@@ -216,7 +219,7 @@ class Checkpoints:
         sha256 = file_sha256(staging / DISK)
         meta = replace(meta, size=status.st_size, modified_ns=status.st_mtime_ns, sha256=sha256)
         with (staging / META).open("w") as text:
-            json.dump(asdict(meta), text)
+            text.write(sealed(meta))
             text.flush()
             os.fsync(text.fileno())
         place = self._directory / key
@@ -243,16 +246,33 @@ def _continues(chain: Sequence[Checkpoint], found: Checkpoint, max_age: float) -
 
 
 def is_recent(created: float, max_age: float) -> bool:
-    """Whether a time, in seconds since 1970, is at most `max_age` seconds ago."""
-    return time.time() - created <= max_age
+    """Whether a time, in seconds since 1970, is at most `max_age` seconds ago.
+
+    A time in the future is not: what has it would never be too old.
+    """
+    return -CLOCK_SLACK <= time.time() - created <= max_age
+
+
+def sealed(meta: Meta) -> str:
+    """The metadata as the text of a file, with a digest over all of them."""
+    fields = asdict(meta)
+    return json.dumps({**fields, DIGEST: _digest(fields)})
+
+
+def _digest(fields: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def read(place: Path) -> Checkpoint | None:
     """The checkpoint in the directory `place`; None when it is missing or damaged."""
     try:
-        meta = Meta(**json.loads(read_regular(place / META, META_LIMIT)))
+        fields = json.loads(read_regular(place / META, META_LIMIT))
+        whole = fields.pop(DIGEST) == _digest(fields)
+        meta = Meta(**fields)
         status = (place / DISK).stat()
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    if not whole:
         return None
     if (status.st_size, status.st_mtime_ns) != (meta.size, meta.modified_ns):
         return None

@@ -53,14 +53,14 @@ class ImageFile:
         """QEMU's name of the format of an image."""
         return next(driver for kind, driver in artifact.DRIVERS.items() if kind == self.format)
 
-    def result(self) -> ArtifactResult:
+    def result(self, deadline: Deadline) -> ArtifactResult:
         """Waits for the checksums.
 
-        Raises OSError when the file cannot be read, and InfrastructureError when `artifact.receive`
-        has found a change.
+        Raises OSError when the file cannot be read, InfrastructureError when `artifact.receive` has
+        found a change, and DeadlineExceeded.
         """
         known = {name: value for name, value in vars(self).items() if name != "checksums"}
-        sums = self.checksums.result()
+        sums = artifact.settled(self.checksums, deadline)
         return ArtifactResult(**known, sha256=sums.sha256, tree_sha256=sums.tree_sha256)
 
 
@@ -85,6 +85,7 @@ class Delivery:
         virtual: int,
         compression: Literal["zstd"] | None = None,
         sums: Future[Checksums] | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         """Adds a finished image of a disk of `virtual` bytes; nothing may write to it from now on.
 
@@ -102,7 +103,7 @@ class Delivery:
                 bytes=path.stat().st_size,
                 virtual_bytes=virtual,
                 allocated_bytes=allocated_bytes(path),
-                checksums=sums or checksums(path),
+                checksums=sums or checksums(path, deadline=deadline),
             )
         )
 
@@ -142,7 +143,7 @@ class Delivery:
                 compressed = image_format == "qcow2" and disk.compress == "zstd"
                 target = self.file(image_format)
                 artifact.convert(raw, target, image_format, deadline, compressed=compressed)
-                self.add(image_format, raw.stat().st_size)
+                self.add(image_format, raw.stat().st_size, deadline=deadline)
         if "raw" not in disk.formats:
             self.drop("raw")
 
@@ -153,9 +154,9 @@ class Delivery:
         raw = self.file("raw")
         need_room(raw.parent, allocated_bytes(raw), "the compressed image")
         with progress.phase("compress raw"):
-            sha256 = self.images[0].result().sha256
+            sha256 = self.images[0].result(deadline).sha256
             artifact.compress(raw, self.file("raw.zst"), sha256, deadline)
-            self.add("raw", raw.stat().st_size, "zstd")
+            self.add("raw", raw.stat().st_size, "zstd", deadline=deadline)
             self.drop("raw")
 
     @property
@@ -163,9 +164,9 @@ class Delivery:
         """The images, and the files beside them."""
         return (*self.images, *self.others)
 
-    def artifacts(self) -> tuple[ArtifactResult, ...]:
+    def artifacts(self, deadline: Deadline) -> tuple[ArtifactResult, ...]:
         """The results of all files; waits for their checksums."""
-        return tuple(file.result() for file in self.files)
+        return tuple(file.result(deadline) for file in self.files)
 
     def drop(self, image_format: Format) -> None:
         """Removes an image that the recipe does not ask for."""

@@ -158,10 +158,9 @@ class Plan:
         """The references to the files that stages read from a disk."""
         return frozenset(stage.input_disk for stage in self.stages if stage.input_disk)
 
-    def secrets_of(self, first: int) -> dict[str, bytes]:
-        """The secrets that the stages from `first` on need."""
-        wanted = {str(s.file) for stage in self.stages[first:] for s in stage.secrets}
-        return {name: self.secrets[name] for name in wanted}
+    def secrets_of(self, stage: StageOptions) -> dict[str, bytes]:
+        """The secrets that a stage names."""
+        return {str(s.file): self.secrets[str(s.file)] for s in stage.secrets}
 
     def keys(self, base: Base, helper: Helper) -> list[str]:
         """The checkpoint keys: of the unpacked base, and after each stage."""

@@ -25,7 +25,6 @@ from particle_os.vm.machine import Machine, running
 MEMORY = 1024 * MIB
 START_SECONDS = 30.0
 SSH_PORT = 22
-ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
 
 
 def check_terminal() -> None:
@@ -85,7 +84,7 @@ def run(
         close()
         _show_ports(machine.monitor.forwards(deadline), tell)
         tell(f"changes go to {kept}" if kept else "changes are thrown away")
-        tell(f"{ESCAPE_NAME} ends it")
+        tell(f"{terminal.ESCAPE_NAME} ends it")
         _converse(machine)
 
 
@@ -132,4 +131,4 @@ def _converse(machine: Machine) -> None:
     with ExitStack() as stack:
         stack.callback(terminal.reset, sink)
         stack.enter_context(terminal.raw(source))
-        machine.console.converse(source, sink, ESCAPE)
+        machine.console.converse(source, sink, terminal.ESCAPE)

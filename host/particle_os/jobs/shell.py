@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import paramiko
 from particle_agent.contract import wire
@@ -30,7 +29,7 @@ from particle_os.vm.accel import Acceleration
 SESSION_SECONDS = 24 * 3600.0
 # The longest time in which the VM may leave typed input unread.
 ANSWER_SECONDS = 60.0
-CHUNK = 1 << 15
+CHUNK, TYPED_LIMIT = 1 << 15, 1 << 16
 
 
 def enter(
@@ -76,6 +75,8 @@ def enter(
             plain=plan.options.plain,
         ) as sandbox:
             sandbox.connect_outside(plan.options.network is None, deadline)
+            if _has_terminal():
+                progress.note(f"{terminal.ESCAPE_NAME} ends the VM, also one that hangs")
             # The progress display must leave the terminal to the shell.
             progress.close()
             wanted = wire.ShellOptions(apt_proxy=proxy.for_guest(), apt_indexes=apt_indexes)
@@ -120,17 +121,22 @@ def _described(chain: Sequence[Checkpoint]) -> str:
 
 
 def _session(sandbox: Sandbox, deadline: Deadline, options: wire.ShellOptions) -> int:
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_terminal = _has_terminal()
     with ExitStack() as stack:
         shell = sandbox.agent.shell(deadline, options, terminal=is_terminal)
         channel = stack.enter_context(shell)
         if is_terminal:
             stack.enter_context(_raw_terminal(channel))
-        channel.settimeout(ANSWER_SECONDS)
-        _forward(channel)
+        if not _forward(channel, deadline, terminal.ESCAPE if is_terminal else None):
+            terminal.reset(sys.stdout.fileno())
+            return 0
         if not channel.exit_status_ready():
             raise VmError("the VM ended before the shell did")
         return channel.recv_exit_status()
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 @contextmanager
@@ -150,25 +156,48 @@ def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, old)
 
 
-def _forward(channel: paramiko.Channel) -> None:
-    """Copies bytes between the standard streams and the channel until the command ends."""
-    sources: list[Any] = [channel, sys.stdin.fileno()]
+def _forward(channel: paramiko.Channel, deadline: Deadline, escape: bytes | None) -> bool:
+    """Copies bytes between the standard streams and the channel until the command ends.
+
+    Returns False as soon as the user types `escape`, even if the VM takes nothing and says nothing.
+    Raises DeadlineExceeded, also for a VM that leaves input unread for `ANSWER_SECONDS`.
+    """
+    source, typed, ended = sys.stdin.fileno(), b"", False
+    answer = deadline
     while not channel.exit_status_ready() or channel.recv_ready() or channel.recv_stderr_ready():
-        ready, _, _ = select.select(sources, [], [], 0.2)
-        for place, take, sign in (
-            (1, channel.recv, channel.recv_ready),
-            (2, channel.recv_stderr, channel.recv_stderr_ready),
-        ):
-            while sign():
-                data = take(CHUNK)
-                while data:
-                    data = data[os.write(place, data) :]
-        if sys.stdin.fileno() in ready:
-            data = os.read(sys.stdin.fileno(), CHUNK)
-            if data:
-                channel.sendall(data)
-            else:
+        deadline.remaining()
+        # A terminal is always read, because of the escape; a file waits for the VM.
+        reads = not ended and (escape is not None or not typed)
+        ready, _, _ = select.select([channel, source] if reads else [channel], [], [], 0.2)
+        _show_output(channel)
+        if source in ready:
+            data = os.read(source, CHUNK)
+            keys, escaped, _ = data.partition(escape) if escape else (data, b"", b"")
+            if escaped:
+                return False
+            if not typed:
+                answer = deadline.sooner(ANSWER_SECONDS, "a sign that the VM takes input")
+            typed, ended = (typed + keys)[:TYPED_LIMIT], not data
+            if ended and not typed:
                 channel.shutdown_write()
-                sources.remove(sys.stdin.fileno())
+        if typed and channel.send_ready():
+            typed = typed[channel.send(typed) :]
+            answer = deadline.sooner(ANSWER_SECONDS, "a sign that the VM takes input")
+            if ended and not typed:
+                channel.shutdown_write()
+        elif typed:
+            answer.remaining()
         if channel.closed:
-            return
+            return True
+    return True
+
+
+def _show_output(channel: paramiko.Channel) -> None:
+    for place, take, sign in (
+        (1, channel.recv, channel.recv_ready),
+        (2, channel.recv_stderr, channel.recv_stderr_ready),
+    ):
+        while sign():
+            data = take(CHUNK)
+            while data:
+                data = data[os.write(place, data) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from particle_os import __version__
+from particle_os.jobs import artifact
 from particle_os.jobs.execution.conversation import Written
 from particle_os.jobs.execution.job import open_job
 from particle_os.jobs.execution.preparation import prepare
@@ -13,6 +14,7 @@ from particle_os.jobs.plan import Plan
 from particle_os.report.progress import Progress
 from particle_os.report.results import ArchiveResult, SingleResult
 from particle_os.system import publication
+from particle_os.system.deadline import Deadline
 from particle_os.system.publication import Change
 
 
@@ -28,14 +30,18 @@ def run_stage(plan: Plan, output: Path | None, progress: Progress) -> SingleResu
         run = Execution(job, prepare(job))
         with run.sandbox("stage", written) as sandbox:
             heard = run.run_stages(sandbox)
-        archive = None if output is None else _publish(heard.output(), output, progress)
+        archive = (
+            None if output is None else _publish(heard.output(), output, progress, run.deadline)
+        )
         return progress.gate.hide(_result(run, archive))
 
 
-def _publish(written: Written, output: Path, progress: Progress) -> ArchiveResult:
+def _publish(
+    written: Written, output: Path, progress: Progress, deadline: Deadline
+) -> ArchiveResult:
     """Moves the archive to its place, after comparing it with the guest's checksums."""
     with progress.phase("verify archive"):
-        sha256 = written.receive().result().sha256
+        sha256 = artifact.settled(written.receive(deadline), deadline).sha256
     name = written.path.name
     # SHA256SUMS is of the images. It may list an earlier file of this name.
     is_listed = name in publication.listed_sums(output.parent)

@@ -18,6 +18,8 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 INDEX_SECONDS = 300.0
+# Files and directories that are looked at in one search.
+NAMES_LIMIT = tar_archive.MEMBERS
 CONFIGURATION_LIMIT = 1 << 16
 # The files that clients of a repository ask for (ostree.repo(5)).
 NAME = re.compile(
@@ -35,7 +37,7 @@ class RepositoryFiles(Protocol):
         ...
 
     def names(self, directory: str) -> list[str]:
-        """The paths of the files below a directory, sorted."""
+        """The paths of the files below a directory, sorted. Raises UsageError for too many."""
         ...
 
 
@@ -58,9 +60,36 @@ class FilesOfDirectory:
         return file, os.fstat(file.fileno()).st_size
 
     def names(self, directory: str) -> list[str]:
-        top = self.top / directory
-        found = (Path(here, name) for here, _, files in os.walk(top) for name in files)
-        return sorted(str(path.relative_to(self.top)) for path in found)
+        place = self.top
+        for part in directory.split("/"):
+            place /= part
+            if place.is_symlink():
+                raise UsageError(
+                    f"{place} is a symbolic link; those of a repository are not followed", hint=HINT
+                )
+        return sorted(str(path.relative_to(self.top)) for path in self._below(place))
+
+    def _below(self, place: Path) -> Iterator[Path]:
+        """The files below a directory."""
+        deadline = Deadline.after(INDEX_SECONDS, f"reading {place}")
+        left, waiting = NAMES_LIMIT, [place]
+        while waiting:
+            try:
+                entries = os.scandir(waiting.pop())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            with entries:
+                for entry in entries:
+                    deadline.remaining()
+                    left -= 1
+                    if left < 0:
+                        raise UsageError(
+                            f"{place} has more than {NAMES_LIMIT} files and directories", hint=HINT
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry))
+                    else:
+                        yield Path(entry)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from particle_os.errors import UsageError
 from particle_os.ostree import objects
 from particle_os.ostree.files import RepositoryFiles, read
 from particle_os.ostree.objects import CHECKSUM, EMPTY, BadObject, Commit, TreeDirectory
+from particle_os.system.deadline import Deadline
 
 HEADS = "refs/heads/"
-COMMITS_LIMIT, ENTRIES_LIMIT = 10_000, 2_000_000
+COMMITS_LIMIT, ENTRIES_LIMIT, SECONDS = 10_000, 2_000_000, 300.0
 DATABASE = ("usr", "share", "dpkg", "database", "status")
-FIELD = re.compile(r"^(Package|Architecture|Version|Status): *(.*)$", re.MULTILINE)
+# In bytes; a system of 10,000 packages has 15 MB.
+DATABASE_LIMIT, PACKAGES_LIMIT = 16 << 20, 100_000
+# A field that counts, or what ends a stanza.
+FIELD = re.compile(rb"^(Package|Architecture|Version|Status): *(.*)$|\n\n+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ def _named(known: Mapping[str, str]) -> str:
 
 def log(files: RepositoryFiles, checksum: str) -> Iterator[Commit]:
     """The commit and those before it, as far as the repository has them."""
+    deadline = Deadline.after(SECONDS, "reading the commits")
     for _ in range(COMMITS_LIMIT):
+        deadline.remaining()
         found = objects.commit(files, checksum)
         yield found
         name = f"objects/{(found.parent or '')[:2]}/{(found.parent or '')[2:]}.commit"
@@ -68,9 +75,10 @@ def log(files: RepositoryFiles, checksum: str) -> Iterator[Commit]:
 
 def differences(files: RepositoryFiles, before: Commit, after: Commit) -> Iterator[ChangedPath]:
     """The paths that differ. Raises BadObject for trees with very many entries."""
-    left = ENTRIES_LIMIT
+    left, deadline = ENTRIES_LIMIT, Deadline.after(SECONDS, "comparing the commits")
     waiting = [("", before.tree, after.tree)]
     while waiting:
+        deadline.remaining()
         path, one, other = waiting.pop()
         if one == other:
             continue
@@ -110,11 +118,25 @@ def packages(files: RepositoryFiles, commit: Commit) -> dict[str, str]:
         here = objects.directory(files, here.directories[part][0])
     if name not in here.files:
         return {}
-    text = objects.content(files, here.files[name]).decode("utf-8", "replace")
-    found = {}
-    for stanza in text.split("\n\n"):
-        fields = {match[1]: match[2] for match in FIELD.finditer(stanza)}
-        if fields.get("Status", "").endswith(" installed") and "Package" in fields:
-            key = f"{fields['Package']}:{fields.get('Architecture', '')}"
-            found[key] = fields.get("Version", "")
+    return _installed(objects.content(files, here.files[name], DATABASE_LIMIT + 1))
+
+
+def _installed(data: bytes) -> dict[str, str]:
+    """The versions of the installed packages of dpkg's database. Raises BadObject."""
+    if len(data) > DATABASE_LIMIT:
+        raise BadObject(f"the database of packages has more than {DATABASE_LIMIT} bytes")
+    found: dict[str, str] = {}
+    fields: dict[bytes, str] = {}
+    stanzas = 0
+    for match in chain(FIELD.finditer(data), [None]):
+        if match is not None and match[1]:
+            fields[match[1]] = match[2].decode("utf-8", "replace")
+            continue
+        if fields.get(b"Status", "").endswith(" installed") and b"Package" in fields:
+            key = f"{fields[b'Package']}:{fields.get(b'Architecture', '')}"
+            found[key] = fields.get(b"Version", "")
+        stanzas += 1
+        if stanzas > PACKAGES_LIMIT:
+            raise BadObject(f"the database of packages has more than {PACKAGES_LIMIT} of them")
+        fields.clear()
     return found

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from particle_os.errors import UsageError
 from particle_os.ostree.files import RepositoryFiles, read
 
-OBJECT_LIMIT, CONTENT_LIMIT = 64 << 20, 64 << 20
+# In bytes. A directory of 60,000 files has less.
+OBJECT_LIMIT = 4 << 20
+# The members of an array, and the bytes of a file's header: its owner, mode and attributes.
+ITEMS_LIMIT, HEADER_LIMIT, SLACK = 100_000, 1 << 20, 1 << 16
 CHECKSUM = re.compile(r"[0-9a-f]{64}")
 # (a{sv}aya(say)sstayay): the ends of all members but the date and the last one.
 COMMIT_ENDS = 6
@@ -61,7 +64,10 @@ def object_of(files: RepositoryFiles, checksum: str, kind: str) -> bytes:
     name = f"objects/{checksum[:2]}/{checksum[2:]}.{kind}"
     data = read(files, name, OBJECT_LIMIT) if CHECKSUM.fullmatch(checksum) else None
     if data is None:
-        raise BadObject(f"the repository lacks the object {checksum}.{kind}")
+        raise BadObject(
+            f"the repository lacks the object {checksum}.{kind}, or it has more than "
+            f"{OBJECT_LIMIT} bytes"
+        )
     if hashlib.sha256(data).hexdigest() != checksum:
         raise BadObject(f"the object {checksum}.{kind} of the repository is damaged")
     return data
@@ -98,13 +104,19 @@ def directory(files: RepositoryFiles, checksum: str) -> TreeDirectory:
     return TreeDirectory(found, below)
 
 
-def content(files: RepositoryFiles, checksum: str, limit: int = CONTENT_LIMIT) -> bytes:
-    """The first `limit` bytes of a small regular file of a repository of the mode `archive`."""
-    data = read(files, f"objects/{checksum[:2]}/{checksum[2:]}.filez", CONTENT_LIMIT)
-    if data is None:
+def content(files: RepositoryFiles, checksum: str, limit: int) -> bytes:
+    """The first `limit` bytes of a regular file of a repository of the mode `archive`."""
+    found = files.open(f"objects/{checksum[:2]}/{checksum[2:]}.filez")
+    if found is None:
         raise BadObject(f"the repository lacks the object {checksum}.filez")
-    # The size of the header, and padding; the header; and the compressed content.
-    packed = data[8 + int.from_bytes(data[:4], "big") :]
+    with found[0] as stream:
+        # The size of the header, and padding; the header; and the compressed content.
+        header = int.from_bytes(stream.read(8)[:4], "big")
+        if header > HEADER_LIMIT:
+            raise BadObject("an object of the repository is malformed")
+        stream.read(header)
+        # Bytes that do not shrink take a little more room.
+        packed = stream.read(limit + limit // 1000 + SLACK)
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limit)
     except zlib.error as error:
@@ -129,9 +141,14 @@ def _items(data: bytes, alignment: int) -> Iterator[bytes]:
     count, rest = divmod(len(data) - first, width)
     if rest or count <= 0:
         raise BadObject("an object of the repository is malformed")
+    if count > ITEMS_LIMIT:
+        raise BadObject(f"an object of the repository has more than {ITEMS_LIMIT} entries")
     start = 0
     for end in _ends(data, count)[::-1]:
         start = -(-start // alignment) * alignment
+        # Otherwise the items overlap, and together have many times the bytes of the object.
+        if end < start:
+            raise BadObject("an object of the repository is malformed")
         yield data[start:end]
         start = end
 

@@ -16,8 +16,8 @@ from particle_os.report.ci.github import unlike_commands
 from particle_os.system.gate import Gate
 from particle_os.vm.console import ConsoleLog
 
-# Characters of a log file.
-LOG_LIMIT = 64 << 20
+# Characters of a log file, and those that are left for other events than the output of programs.
+LOG_LIMIT, RESERVE = 64 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -235,10 +235,18 @@ class LogSink:
     def emit(self, event: Event) -> None:
         text = printable(event.text) if isinstance(event, Line) else _plain(event)
         line = f"{time.monotonic() - self._started:8.2f} {text}\n"
-        self._room -= len(line)
-        # Only the output of programs is limited; all other events reach the file.
-        if not self._file.closed and (self._room > 0 or not isinstance(event, Line)):
-            self._file.write(line)
+        match event:
+            case Line():
+                least: int | None = 0
+            case Note() | StageStarted() | StageFinished():
+                least = -RESERVE
+            # The guest causes no other events.
+            case _:
+                least = None
+        if least is None or self._room > least + len(line):
+            self._room -= len(line)
+            if not self._file.closed:
+                self._file.write(line)
 
     def close(self) -> None:
         self._file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,8 @@ ENDINGS = ("report.html", "log", "console.log", "result.json")
 # Bytes; the result of a build is far smaller.
 RESULT_LIMIT = 64 << 20
 NAME_CHARACTERS = 500
+# The seconds that a time may be in the future, because a clock was set back a little.
+CLOCK_SLACK = 300.0
 
 BuildStatus = Literal["passed", "not-tested", "not-booted"] | ErrorStatus
 
@@ -220,7 +223,9 @@ class Result(Record):
         """
         pairs = zip(self.stages, stages, strict=True)
         done = [stage.done_at or self.created for stage, network in pairs if network]
-        return max((time.time() - at for at in done), default=0.0)
+        ages = [time.time() - at for at in done]
+        # What has a time in the future would never be too old.
+        return math.inf if any(age < -CLOCK_SLACK for age in ages) else max(ages, default=0.0)
 
 
 class ArchiveResult(Record):

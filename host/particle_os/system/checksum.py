@@ -20,6 +20,8 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
 CHUNK = 1 << 20
+# Chunks that wait for a thread at once, and chunks of a hole that are counted at once.
+WINDOW, HOLE_WINDOW = 512, 1 << 16
 READ_SECONDS = 3600.0
 
 
@@ -60,6 +62,19 @@ def _is_hole(descriptor: int, offset: int, length: int) -> bool:
         return error.errno == errno.ENXIO and offset + length <= os.fstat(descriptor).st_size
 
 
+def _chunks_of_hole(descriptor: int, offset: int, size: int) -> int:
+    """The number of chunks from `offset` on that are a hole of the file, up to HOLE_WINDOW."""
+    try:
+        end = os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return 0
+        end = os.fstat(descriptor).st_size
+    # The last chunk of the disk may be shorter.
+    length = size - offset + CHUNK - 1 if end >= size else end - offset
+    return min(max(0, length) // CHUNK, HOLE_WINDOW)
+
+
 def _chunk(descriptor: int, buffer: mmap.mmap, offset: int, length: int) -> bytes:
     if _is_hole(descriptor, offset, length):
         return _zeros(length)
@@ -80,12 +95,14 @@ def _digest_of(data: bytes) -> bytes:
     return _sha256(data)
 
 
-def tree_sha256(path: Path, size: int) -> str:
+def tree_sha256(path: Path, size: int, deadline: Deadline | None = None) -> str:
     """The tree checksum of the first `size` bytes of a file, as hexadecimal digits.
 
-    Threads compute it: hashlib releases the interpreter lock. Raises EOFError when there are fewer
-    bytes, and OSError when the file is a link or no regular file.
+    Threads compute it: hashlib releases the interpreter lock. It costs little for a hole, and a
+    disk of any size needs little memory. Raises EOFError when there are fewer bytes, OSError when
+    the file is a link or no regular file, and DeadlineExceeded, by default after an hour.
     """
+    deadline = deadline or Deadline.after(READ_SECONDS, f"reading {path}")
     file = open_regular(path, follow=False)
     descriptor = file.fileno()
     # Each thread has its own buffer.
@@ -97,8 +114,21 @@ def tree_sha256(path: Path, size: int) -> str:
             local.buffer = mmap.mmap(-1, CHUNK)
         return _digest_of(_chunk(descriptor, local.buffer, offset, length))
 
+    whole, offset = hashlib.sha256(), 0
     with file, ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return _sha256(b"".join(pool.map(chunk, range(0, size, CHUNK)))).hex()
+        while offset < size:
+            deadline.remaining()
+            if count := _chunks_of_hole(descriptor, offset, size):
+                end = min(size, offset + count * CHUNK)
+                full, rest = divmod(end - offset, CHUNK)
+                whole.update(_digest_of_zeros(CHUNK) * full)
+                if rest:
+                    whole.update(_digest_of_zeros(rest))
+            else:
+                end = min(size, offset + WINDOW * CHUNK)
+                whole.update(b"".join(pool.map(chunk, range(offset, end, CHUNK))))
+            offset = end
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -109,15 +139,18 @@ class Checksums:
     tree_sha256: str
 
 
-def of_one_reading(path: Path, size: int) -> Checksums:
+def of_one_reading(path: Path, size: int, deadline: Deadline | None = None) -> Checksums:
     """All checksums of the first `size` bytes of a file, from one pass over the file.
 
     All checksums are of the same bytes, even if the file changes meanwhile. The pass uses one
-    processor and does not read holes. Raises EOFError when there are fewer bytes.
+    processor and does not read holes, but computes the plain SHA-256 of their zeros. Raises
+    EOFError when there are fewer bytes, and DeadlineExceeded, by default after an hour.
     """
+    deadline = deadline or Deadline.after(READ_SECONDS, f"reading {path}")
     whole, digests = hashlib.sha256(), hashlib.sha256()
     with open_regular(path, follow=False) as file, mmap.mmap(-1, CHUNK) as buffer:
         for offset in range(0, size, CHUNK):
+            deadline.remaining()
             data = _chunk(file.fileno(), buffer, offset, min(CHUNK, size - offset))
             whole.update(data)
             digests.update(_digest_of(data))

@@ -19,6 +19,8 @@ change the order of the steps.
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
 import json
 import os
 import re
@@ -28,11 +30,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from particle_os.errors import InfrastructureError, NotPublished
 from particle_os.system.deadline import Deadline
 from particle_os.system.interrupt import held_back
-from particle_os.system.regular_file import read_regular
+from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.workspace import HIDDEN, failed_call, locked_directory, remove_directories
 
 SUMS = "SHA256SUMS"
@@ -41,6 +44,10 @@ SUM_LINE = re.compile(r"([0-9a-fA-F]+) [ *](.+)")
 TRANSACTION = f"{HIDDEN}publication"
 MANIFEST, MEANWHILE, REPLACED = "manifest.json", f"{SUMS}.meanwhile", "replaced"
 NOTE = "# particle-os is replacing {}. Check again when this line is gone.\n"
+# The names of files that are being replaced, and of the descriptors of this process.
+LEFT, DESCRIPTOR = re.compile(re.escape(HIDDEN) + "[0-9a-f]{12}"), "/proc/self/fd/{}"
+# The answers of file systems and kernels to O_TMPFILE that they do not know (open(2)).
+NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 LOCK_SECONDS = 600.0
 # In bytes; a line has about 100.
 TEXT_LIMIT = 16 << 20
@@ -121,19 +128,52 @@ def publish(staging: Path, directory: Path, change: Change) -> None:
 def replace(place: Path, data: bytes) -> None:
     """Writes a file, which then is complete and replaces an older one of its name.
 
-    Only a regular file is replaced. Raises OSError.
+    Only a regular file is replaced. The new file has no name until it is complete, where the file
+    system can do that. Raises OSError.
     """
     check_replaceable(place)
+    _remove_left(place.parent.absolute())
     made = place.with_name(f"{HIDDEN}{secrets.token_hex(6)}")
     with held_back():
         try:
-            with made.open("xb") as file:
+            with _unnamed_file(place.parent) or made.open("xb") as file:
+                # Until it is closed, no other process takes it for the file of a killed one.
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            made.rename(place)
+                if os.fstat(file.fileno()).st_nlink == 0:
+                    # With a descriptor of a directory, Python follows the link (linkat(2)).
+                    number = file.fileno()
+                    os.link(DESCRIPTOR.format(number), made, src_dir_fd=number)
+                made.rename(place)
         finally:
             made.unlink(missing_ok=True)
+
+
+def _unnamed_file(directory: Path) -> BinaryIO | None:
+    """A new file without a name, which a killed process does not leave; None if there is none."""
+    if not Path(DESCRIPTOR.format("")).is_dir():
+        return None
+    try:
+        descriptor = os.open(directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in NO_UNNAMED_FILES:
+            return None
+        raise
+    return os.fdopen(descriptor, "wb")
+
+
+@functools.cache
+def _remove_left(directory: Path) -> None:
+    """Removes the files that killed processes have left, once in a run."""
+    with suppress(OSError):
+        for name in filter(LEFT.fullmatch, os.listdir(directory)):
+            with suppress(OSError), open_regular(directory / name, follow=False) as file:
+                # The writer of a new file holds its lock.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (directory / name).unlink()
 
 
 def check_replaceable(place: Path) -> None:

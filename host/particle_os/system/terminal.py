@@ -15,6 +15,8 @@ from particle_os.system.interrupt import held_back
 # Control sequences (ECMA-48, xterm) against modes that a guest may leave on: a soft reset, the
 # other screen, mouse reports, bracketed paste, a hidden cursor, colours.
 RESET = b"\x1b[!p\x1b[?47l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25h\x1b[0m\r\n"
+# The key by which a user leaves a machine, whatever the machine does.
+ESCAPE, ESCAPE_NAME = b"\x1d", "Ctrl-]"
 # A line on its input ends the guard; the end of its input, when this process dies, restores the
 # terminal first.
 GUARD = 'trap "" HUP INT TERM TTOU; read -r line || stty "$1" <&2'

@@ -14,13 +14,14 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from particle_os.architecture import AMD64, Architecture, native
 from particle_os.errors import InfrastructureError, ParticleError
-from particle_os.system import host_packages, process
+from particle_os.system import host_packages, process, publication
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
 from particle_os.system.regular_file import read_regular
@@ -235,9 +236,11 @@ def _kvm_works(probe: _Probe, memory_file: Path, note: Callable[[str], None]) ->
         pass
     note(f"trying a guest under KVM, once (up to {PROBE_SECONDS:.0f} s)")
     works, reason = _run_guest(probe)
-    temporary = memory_file.with_name(f".{memory_file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"key": key, "works": works, "reason": reason}))
-    temporary.replace(memory_file)
+    # Without the file, the next run tries again.
+    with suppress(OSError):
+        publication.replace(
+            memory_file, json.dumps({"key": key, "works": works, "reason": reason}).encode()
+        )
     return works, reason
 
 

@@ -261,11 +261,17 @@ def test_a_stage_has_its_own_secrets_while_it_runs(vm, target, monkeypatch):
     monkeypatch.setattr(Odd, "run", lambda self, target: seen.append(
         {name: target.read(f"/run/secrets/{name}") for name in target.list("/run/secrets")}
     ))  # fmt: skip
-    for name in ("one", "two"):
-        (vm.held / name).write_text(f"value of {name}")
-    secret = Secret(name="token", file="two")
-    runner.run_stages(request(Odd(secrets=(secret,)), Odd()), vm.channel)
-    assert seen == [{"token": "value of two"}, {}]
+    sent = {0: "one", 2: "two"}
+
+    def start_stage(index, *, network):
+        assert list(vm.held.iterdir()) == []
+        if index in sent:
+            (vm.held / sent[index]).write_text(f"value of {sent[index]}")
+
+    monkeypatch.setattr(vm.channel, "start_stage", start_stage)
+    stages = [Odd(secrets=(Secret(name="token", file=file),)) for file in sent.values()]
+    runner.run_stages(request(stages[0], Odd(), stages[1]), vm.channel)
+    assert seen == [{"token": "value of one"}, {}, {"token": "value of two"}]
 
 
 def test_the_files_of_the_secrets_are_gone_before_a_stage_runs(vm, tmp_path):

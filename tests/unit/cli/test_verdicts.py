@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 from particle_os.cli import verdicts
+from particle_os.cli.command import OutputStyle
 from particle_os.errors import StageFailed, UsageError
+from particle_os.report.ci.github import Workflow
+from particle_os.system.gate import Gate
 
 
 def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path):
@@ -42,3 +45,20 @@ def test_a_directory_in_which_no_file_can_be_made_is_no_place(tmp_path, monkeypa
         verdicts.make_writable(tmp_path / "a")
     with pytest.raises(UsageError, match=r"x\.xml cannot be written: Permission denied"):
         verdicts.check_writable(tmp_path / "x.xml")
+
+
+def test_no_file_of_a_failed_build_shows_a_secret(tmp_path):
+    """The annotations, the JUnit file and the summary are written before the error is shown."""
+    secret = "hunter2-of-the-stage"
+    said = []
+    output = OutputStyle(
+        gate=Gate([secret.encode()]), workflow=Workflow(said.append, {"GITHUB_ACTIONS": "true"})
+    )
+    files = verdicts.ResultFiles(junit=tmp_path / "boot.xml", summary=tmp_path / "summary.md")
+    error = StageFailed(f"no {secret}", hint=f"use {secret}", tail=[f"it was {secret}"])
+    verdicts.hand_over_failure(output, "x", error, files)
+    texts = [*said, *(file.read_text() for file in files.wanted)]
+    assert len(texts) == 3
+    for text in texts:
+        assert "***" in text
+        assert secret not in text

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from particle_agent.contract import wire
+from particle_agent.stages.base import Secret
 from particle_agent.stages.contents.run import Run
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.timezone import Timezone
@@ -13,6 +14,7 @@ from particle_os.errors import DeadlineExceeded, StageFailed, VmError
 from particle_os.jobs.build_result import Observations
 from particle_os.jobs.execution import stage_results
 from particle_os.jobs.execution.conversation import Conversation
+from particle_os.jobs.execution.job import GUEST_NOTES_LIMIT, Job
 from particle_os.jobs.execution.stage_results import Stages
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan, make_stage_plan
@@ -108,6 +110,10 @@ class Sandbox:
         self.taken = 0
         self.hosts = None
         self.agent = self
+        self.held = []
+
+    def hold(self, values, deadline):
+        self.held.append(values)
 
     def connect_outside(self, connected, deadline):
         self.connected = connected
@@ -231,6 +237,54 @@ def test_a_failure_ends_the_proxy():
     heard.listen(wire.StageStart(index=0))
     heard.cut_off()
     assert sandbox.hosts is None
+
+
+def test_the_vm_gets_the_secrets_of_the_stage_that_begins_and_no_others():
+    named = [(Secret(name="token", file=name),) for name in ("one", "two")]
+    stages = (
+        Run(command=("a",), secrets=named[0]), Run(command=("b",), in_="helper"),
+        Run(command=("c",), secrets=named[1]), Qemu(),
+    )  # fmt: skip
+    values = {"one": b"first value", "two": b"second value"}
+    plan = SimpleNamespace(
+        stages=stages, secrets_of=lambda stage: {s.file: values[s.file] for s in stage.secrets}
+    )
+    sandbox = Sandbox()
+    heard = conversation(plan, ["not-run"] * 4, Chain(1), sandbox)
+    seen = []
+    for index in range(4):
+        heard.listen(wire.StageStart(index=index))
+        # The guest lies about a stage that is not due.
+        heard.listen(wire.StageStart(index=index + 2))
+        heard.listen(wire.StageEnd(index=index, seconds=1.0))
+        seen.append(list(sandbox.held))
+        sandbox.held.clear()
+    assert seen == [[{"one": b"first value"}], [], [{"two": b"second value"}], []]
+
+
+@pytest.mark.parametrize(
+    "event", [wire.StageStart(index=0), wire.StageEnd(index=0, seconds=1.0)], ids=["start", "end"]
+)
+def test_a_guest_that_repeats_a_report_is_given_up(event):
+    plan = SimpleNamespace(stages=[Timezone(zone="UTC"), Qemu()])
+    heard = conversation(plan, ["not-run"] * 2, Chain(1))
+    with pytest.raises(VmError, match="more starts and ends"):
+        for _ in range(9):
+            heard.listen(event)
+
+
+def test_the_notes_of_a_guest_are_counted(tmp_path):
+    shown = []
+    sink = SimpleNamespace(emit=lambda event: shown.append(event.text), close=lambda: None)
+    job = Job(None, Progress([sink]), None, None, tmp_path)
+    for number in range(20_000):
+        job.show_output(wire.Notice(text=f"note {number}"))
+    job.note("a note of the host")
+    assert job.notes == shown
+    assert len(job.notes) == GUEST_NOTES_LIMIT + 1
+    assert job.notes[-2:] == [
+        "the helper VM sends more notes; they are left out", "a note of the host",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("index", [-1, 1, 2, 99])

@@ -232,7 +232,7 @@ def test_a_crash_during_a_write_leaves_no_checkpoint(store, keep, tmp_path, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.json, "dump", crash)
+        patched.setattr(checkpoints, "sealed", crash)
         keep("b", below=[read(tmp_path / "checkpoints/a")])
     assert found(store, "a", "b") == ["a"]
 
@@ -299,6 +299,32 @@ def test_a_description_of_many_levels_is_no_checkpoint(store, keep, tmp_path):
     (tmp_path / "checkpoints/a" / META).write_text("[" * 60_000)
     assert found(store, "a") == []
     assert cache.entries(tmp_path)
+
+
+def test_no_changed_bit_of_the_description_is_used(store, keep, tmp_path):
+    keep("a")
+    place = tmp_path / "checkpoints/a" / META
+    text, whole = place.read_bytes(), read(place.parent)
+    assert whole is not None
+    assert cache.damaged(tmp_path) == []
+    for number, bit in itertools.product(range(len(text)), range(8)):
+        changed = bytearray(text)
+        changed[number] ^= 1 << bit
+        place.write_bytes(changed)
+        # The last digit of a number may make no difference to it.
+        assert read(place.parent) in (None, whole), bytes(changed)
+    place.write_bytes(text.replace(b'"created": 1', b'"created": 9'))
+    assert read(place.parent) is None
+    assert [entry.name for entry in cache.damaged(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "usable"), [(0, True), (50, True), (101, False), (-100, True), (-100_000, False)]
+)
+def test_a_time_in_the_future_is_not_recent(monkeypatch, ago, usable):
+    clock = Clock()
+    monkeypatch.setattr(checkpoints, "time", clock)
+    assert checkpoints.is_recent(clock.now - ago, 100) == usable
 
 
 @pytest.mark.parametrize("created", ["NaN", "1e999", '"yesterday"', "null"])

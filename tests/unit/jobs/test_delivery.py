@@ -1,20 +1,23 @@
 import hashlib
 import json
+import math
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 from particle_agent.stages.output.qemu import Qemu
-from particle_os.errors import InfrastructureError, NotEnoughSpace
+from particle_os.errors import DeadlineExceeded, InfrastructureError, NotEnoughSpace
 from particle_os.jobs import artifact
 from particle_os.jobs.delivery import Delivery, last_time, published
 from particle_os.report import results
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, StageResult
+from particle_os.system.checksum import Checksums
 from particle_os.system.workspace import allocated_bytes
 
 from tests.unit.report.test_page import result
 
-from ...waiting import Clock
+from ...waiting import Clock, moment, plenty
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def delivery(tmp_path):
 def test_a_build_leaves_its_report_and_evidence_beside_the_images(delivery):
     delivery.file("raw").write_bytes(b"image")
     delivery.add("raw", 5)
-    found = result("server").model_copy(update={"artifacts": delivery.artifacts()})
+    found = result("server").model_copy(update={"artifacts": delivery.artifacts(plenty())})
     delivery.write(found, "<!DOCTYPE html>")
     delivery.publish(found)
     sums = (delivery.output / "SHA256SUMS").read_text()
@@ -55,7 +58,7 @@ def test_a_repository_and_its_key_are_published_with_the_images(delivery):
     for name, path in delivery.more_outputs(["repository", "key"]).items():
         path.write_bytes(name.encode())
         delivery.add_other(name, len(name), artifact.checksums(path))
-    found = result("server").model_copy(update={"artifacts": delivery.artifacts()})
+    found = result("server").model_copy(update={"artifacts": delivery.artifacts(plenty())})
     assert [each.format for each in found.artifacts] == ["raw", "ostree-repository", "gpg-key"]
     delivery.write(found, "")
     delivery.publish(found)
@@ -69,7 +72,7 @@ def test_a_repository_and_its_key_are_published_with_the_images(delivery):
     second.add("raw", 5)
     for ending in ("log", "console.log"):
         second.file(ending).touch()
-    found = result("server").model_copy(update={"artifacts": second.artifacts()})
+    found = result("server").model_copy(update={"artifacts": second.artifacts(plenty())})
     second.write(found, "")
     second.publish(found)
     assert not list(delivery.output.glob("*.ostree.*"))
@@ -105,7 +108,7 @@ def test_a_delivery_has_the_images_that_the_recipe_asks_for(
     delivery.convert(disk, progress, soon)
     delivery.compress(disk, progress, soon)
     assert [image.path for image in delivery.images] == images
-    assert {image.result().virtual_bytes for image in delivery.images} == {1 << 20}
+    assert {image.result(soon).virtual_bytes for image in delivery.images} == {1 << 20}
     left = {path.name for path in delivery.staging.iterdir()}
     assert {name for name in left if name.startswith(("server.raw", "server.q"))} == set(images)
 
@@ -133,11 +136,22 @@ def test_a_build_that_fails_early_has_no_report(delivery):
     assert (delivery.failed_directory / "server.console.log").exists()
 
 
+def test_checksums_that_do_not_come_are_waited_for_until_the_deadline(delivery):
+    delivery.file("raw").write_bytes(b"image")
+    delivery.add("raw", 5, sums=Future())
+    deadline = moment("the build")
+    with pytest.raises(DeadlineExceeded, match="the build took longer"):
+        delivery.artifacts(deadline)
+    delivery.images[0].checksums.set_result(Checksums("0" * 64, "1" * 64))
+    (found,) = delivery.artifacts(deadline)
+    assert found.sha256 == "0" * 64
+
+
 def test_an_image_that_cannot_be_read_raises_an_error(delivery):
     delivery.file("qcow2").mkdir()
     delivery.add("qcow2", 5)
     with pytest.raises(OSError, match="not a regular file"):
-        delivery.artifacts()
+        delivery.artifacts(plenty())
 
 
 def test_the_network_age_of_a_build_is_the_age_of_its_oldest_network_stage(monkeypatch):
@@ -154,6 +168,9 @@ def test_the_network_age_of_a_build_is_the_age_of_its_oldest_network_stage(monke
     assert age([False, True, True]) == 20
     assert age([True, True, False]) == 30
     assert age([False, False, True]) == 10
+    future = found.model_copy(update={"created": now + 100_000})
+    assert future.network_age([True, True, False]) == 30
+    assert future.network_age([True, True, True]) == math.inf
 
 
 def _changed(**fields):
@@ -169,7 +186,7 @@ def earlier(delivery):
     """The output directory of an earlier build with the key `key`."""
     delivery.file("raw").write_bytes(b"image")
     delivery.add("raw", 5)
-    changes = {"artifacts": delivery.artifacts(), "build_key": "key", "status": "passed"}
+    changes = {"artifacts": delivery.artifacts(plenty()), "build_key": "key", "status": "passed"}
     found = result("server").model_copy(update=changes)
     delivery.write(found, "<!DOCTYPE html>")
     delivery.publish(found)

@@ -57,9 +57,8 @@ def test_a_file_that_is_gone_is_an_error_of_the_host(job):
 
 def test_a_file_that_grows_is_refused(job):
     job.file.write_bytes(DATA + b"1")
-    with pytest.raises(UsageError, match="a quarter of the scratch disk") as raised:
+    with pytest.raises(InfrastructureError, match="has changed since the recipe was read"):
         input_disk.make(job, 0, None)
-    assert "--scratch-size" in raised.value.hint
 
 
 def download_of(job, tmp_path):
@@ -70,6 +69,13 @@ def download_of(job, tmp_path):
     place = tmp_path / "cache/downloads" / digest
     place.parent.mkdir(parents=True)
     return place
+
+
+def test_a_file_that_is_too_large_is_refused(job, tmp_path):
+    download_of(job, tmp_path).write_bytes(DATA + b"1")
+    with pytest.raises(UsageError, match="a quarter of the scratch disk") as raised:
+        input_disk.make(job, 0, None)
+    assert "--scratch-size" in raised.value.hint
 
 
 def test_a_download_comes_through_no_link(job, tmp_path):

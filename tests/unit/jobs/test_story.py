@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from particle_os.errors import (
     StageFailed,
 )
 from particle_os.jobs import build, single_stage
-from particle_os.jobs.checkpoints import DISK, META, Checkpoint, Meta
+from particle_os.jobs.checkpoints import DISK, META, Checkpoint, Meta, sealed
 from particle_os.jobs.execution import helper_vms, job
 from particle_os.jobs.plan import PLAIN_NOTE, BuildOptions
 from particle_os.jobs.planning import make_plan, make_stage_plan
@@ -201,7 +200,7 @@ def checkpoint(world, name, content):
     (place / DISK).write_bytes(content)
     sha256 = hashlib.sha256(b"sound").hexdigest()
     meta = Meta(id=name, parent=None, label=name, network=False, sha256=sha256)
-    (place / META).write_text(json.dumps(asdict(meta)))
+    (place / META).write_text(sealed(meta))
     return Checkpoint(name, place / DISK, meta)
 
 

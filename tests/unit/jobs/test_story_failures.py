@@ -179,7 +179,13 @@ def test_a_file_in_the_place_of_the_evidence_does_not_hide_the_error(world, plan
 
 
 def test_an_output_directory_that_vanishes_is_named(world, monkeypatch):
-    monkeypatch.setattr(Agent, "hold", lambda *arguments: shutil.rmtree(world.out))
+    run = Agent.run
+
+    def run_without_output(*arguments, **options):
+        shutil.rmtree(world.out)
+        run(*arguments, **options)
+
+    monkeypatch.setattr(Agent, "run", run_without_output)
     with pytest.raises(InfrastructureError, match="was removed while the build ran") as failure:
         built(world)
     assert str(world.out) in failure.value.brief

@@ -56,8 +56,8 @@ def test_a_plan_has_the_values_and_its_stages_have_not(recipe_path, tmp_path, mo
     (tmp_path / "key.pem").write_text("line one\nline two\n")
     plan = make_plan(recipe_path, BuildOptions(output_directory=tmp_path, allow_env=("TOKEN",)))
     assert sorted(plan.secrets.values()) == [b"hunter22", b"line one\nline two"]
-    assert plan.secrets_of(0) == plan.secrets
-    assert plan.secrets_of(1) == {}
+    assert plan.secrets_of(plan.stages[0]) == plan.secrets
+    assert plan.secrets_of(plan.stages[1]) == {}
     for text in (json.dumps([encode(s) for s in plan.stages]), repr(plan)):
         assert "hunter22" not in text
         assert "line one" not in text

@@ -3,6 +3,7 @@ import json
 import re
 
 import pytest
+from particle_os.report import progress
 from particle_os.report.live_view import TerminalSink
 from particle_os.report.progress import (
     JsonSink,
@@ -91,6 +92,35 @@ def test_the_log_takes_any_text_of_a_guest(tmp_path):
     sink.emit(Line("a lone \ud800 surrogate"))
     sink.close()
     assert "a lone \\ud800 surrogate" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "event", [Note("x" * 2000), Line("x" * 2000), StageStarted(0, 2, "x" * 2000),
+              StageFinished(0, 2, "x" * 2000, 1.0)],
+)  # fmt: skip
+def test_the_log_is_bounded_whatever_the_guest_repeats(tmp_path, monkeypatch, event):
+    monkeypatch.setattr(progress, "LOG_LIMIT", 100_000)
+    monkeypatch.setattr(progress, "RESERVE", 10_000)
+    sink = LogSink(tmp_path / "log")
+    for _ in range(200):
+        sink.emit(event)
+    sink.emit(PhaseStarted("the last phase"))
+    sink.close()
+    text = (tmp_path / "log").read_text()
+    assert len(text) <= 110_100
+    assert "the last phase ..." in text
+
+
+def test_a_flood_of_output_leaves_room_for_notes(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_LIMIT", 10_000)
+    sink = LogSink(tmp_path / "log")
+    for _ in range(200):
+        sink.emit(Line("x" * 100))
+    sink.emit(Note("a note"))
+    sink.close()
+    text = (tmp_path / "log").read_text()
+    assert "note: a note" in text
+    assert len(text) < 10_200
 
 
 def test_phases_are_timed_and_a_failed_one_does_not_finish():

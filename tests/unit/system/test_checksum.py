@@ -8,6 +8,8 @@ from particle_os.errors import DeadlineExceeded
 from particle_os.system import checksum
 from particle_os.system.checksum import file_sha256, of_one_reading, tree_sha256
 
+from ...limited import limited
+
 PIECES = st.lists(
     st.one_of(st.binary(max_size=100), st.integers(0, 100).map(bytes)), max_size=8
 ).map(b"".join)
@@ -45,6 +47,49 @@ def test_a_sparse_disk_of_several_chunks(tmp_path):
         file.write(b"data")
         file.truncate(size)
     assert both(path, size) == by_definition(path.read_bytes(), checksum.CHUNK)
+
+
+@pytest.mark.parametrize("extra", [0, 1, checksum.CHUNK - 1])
+def test_holes_before_between_and_after_data(tmp_path, monkeypatch, extra):
+    monkeypatch.setattr(checksum, "WINDOW", 3)
+    monkeypatch.setattr(checksum, "HOLE_WINDOW", 2)
+    path = tmp_path / "disk"
+    size = 40 * checksum.CHUNK + extra
+    with path.open("wb") as file:
+        for place in (7 * checksum.CHUNK - 1, 9 * checksum.CHUNK + 5, 23 * checksum.CHUNK):
+            file.seek(place)
+            file.write(b"data")
+        file.truncate(size + 4096)
+    whole = path.read_bytes()[:size]
+    assert tree_sha256(path, size) == by_definition(whole, checksum.CHUNK)
+
+
+TERABYTE = """
+from pathlib import Path
+from particle_os.system.checksum import tree_sha256
+"""
+
+
+def test_a_terabyte_of_zeros_costs_little_memory_and_time(tmp_path):
+    path = tmp_path / "disk"
+    path.touch()
+    size = 1 << 40
+    os.truncate(path, size)
+    zeros = hashlib.sha256(bytes(checksum.CHUNK)).digest()
+    found = limited(TERABYTE, f"print(tree_sha256(Path(sys.argv[1]), {size}))", path)
+    assert found.strip() == hashlib.sha256(zeros * (size // checksum.CHUNK)).hexdigest()
+
+
+@pytest.mark.parametrize("read", [tree_sha256, of_one_reading])
+def test_reading_a_disk_ends_at_the_deadline(tmp_path, monkeypatch, clock, read):
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 10)
+    over = clock.deadline(0, "the build")
+    with pytest.raises(DeadlineExceeded, match="the build took longer"):
+        read(path, 10, over)
+    monkeypatch.setattr(checksum, "READ_SECONDS", 0)
+    with pytest.raises(DeadlineExceeded, match="reading"):
+        read(path, 10)
 
 
 def test_a_disk_that_is_shorter_than_told_is_an_error(tmp_path):

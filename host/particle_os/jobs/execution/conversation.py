@@ -20,6 +20,9 @@ from particle_os.sandbox.running import Sandbox
 from particle_os.system.checksum import Checksums
 from particle_os.system.deadline import Deadline
 
+# The most reports of a right agent, for each stage: its start, its end, and a need that is not met.
+REPORTS_LIMIT = 4
+
 
 @dataclass(frozen=True)
 class Written:
@@ -32,9 +35,9 @@ class Written:
     size: int
     checksums: Future[Checksums]
 
-    def receive(self) -> Future[Checksums]:
+    def receive(self, deadline: Deadline) -> Future[Checksums]:
         """Truncates the file to `size` once the VM has ended; see `artifact.receive`."""
-        return artifact.receive(self.path, self.size, self.checksums)
+        return artifact.receive(self.path, self.size, self.checksums, deadline)
 
 
 class Conversation:
@@ -62,6 +65,7 @@ class Conversation:
         self.first = stages.done
         self.findings = verification.FindingCollector()
         self._written: dict[str, Written] = {}
+        self._reports = 0
 
     def output(self, disk: str = "output") -> Written:
         """The content of an output disk. Raises VmError when the last stage wrote nothing to it."""
@@ -82,23 +86,36 @@ class Conversation:
             case wire.Finding() | wire.Verified():
                 self.findings.hear(event)
             case wire.StageStart(index=index):
+                self._count_report()
                 self._start_stage(index + self.first)
                 return wire.Continue()
             case wire.StageEnd(index=index):
+                self._count_report()
                 self.cut_off()
                 self._stages.finish(index + self.first, event)
             case _:
                 self._job.show_output(event)
         return None
 
+    def _count_report(self) -> None:
+        """Raises VmError for a guest that reports starts and ends of stages without an end."""
+        self._reports += 1
+        if self._reports > REPORTS_LIMIT * len(self._job.plan.stages):
+            raise VmError("the agent reports more starts and ends of stages than there can be")
+
     def _start_stage(self, index: int) -> None:
-        """Gives the VM the network of the stage that begins, which only the plan decides."""
+        """Gives the VM the network and the secrets of the stage that begins.
+
+        Only the plan decides about them. A stage that is not due gets none.
+        """
         stage = self._job.plan.stages[index] if index == self._stages.done else None
         allowed = stage is not None and stage.reaches_network
         self._sandbox.connect_outside(allowed, self._deadline)
         self._stages.start(index)
         if stage is not None and stage.hosts:
             self._sandbox.agent.allow_hosts(stage.hosts, self._deadline)
+        if stage is not None and stage.secrets:
+            self._sandbox.agent.hold(self._job.plan.secrets_of(stage), self._deadline)
 
     def cut_off(self) -> None:
         """Takes the network from the VM; the running stage's result gets what the VM reached."""
@@ -129,5 +146,5 @@ class Conversation:
         disk = self._sandbox.take_disk_event(event, self._deadline)
         if isinstance(event, wire.DiskWritten):
             # SHA-256 uses a single processor, so begin while the guest verifies the disk.
-            sums = artifact.checksums(disk.path, event.size)
+            sums = artifact.checksums(disk.path, event.size, self._deadline)
             self._written[event.disk] = Written(disk.path, event.size, sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from particle_os.system.workspace import Workspace, cache_directory, workspace
 from particle_os.vm import accel
 from particle_os.vm.console import ConsoleLog
 
-NOTES_LIMIT = 100
+# All notes of a job, and those that its guests send.
+NOTES_LIMIT, GUEST_NOTES_LIMIT = 100, 50
 UNCONFINED = (
     "the kernel of this host has no Landlock, so QEMU and the other programs can open your files"
 )
@@ -40,6 +42,8 @@ class Job:
     staging: Path
     # The notes for the result.
     notes: list[str] = field(default_factory=list)
+    # Counts the notes of the guests.
+    guest_notes: Counter[type] = field(default_factory=Counter)
 
     @property
     def transcript(self) -> ConsoleLog:
@@ -79,7 +83,15 @@ class Job:
         if isinstance(event, wire.OutputLine):
             self.progress.line(event.text)
         elif isinstance(event, wire.Notice):
+            self._note_of_guest(event)
+
+    def _note_of_guest(self, event: wire.Notice) -> None:
+        self.guest_notes[wire.Notice] += 1
+        count = self.guest_notes[wire.Notice]
+        if count < GUEST_NOTES_LIMIT:
             self.note(event.text)
+        elif count == GUEST_NOTES_LIMIT:
+            self.note("the helper VM sends more notes; they are left out")
 
 
 @contextmanager

@@ -115,8 +115,7 @@ class Execution:
         self.chain.keep(sandbox, "base", network=False)
 
     def push_files(self, sandbox: Sandbox) -> None:
-        """Copies the host files and the secrets of the remaining stages into the VM."""
-        sandbox.agent.hold(self.plan.secrets_of(self.stages.done), self.deadline)
+        """Copies the host files of the remaining stages into the VM."""
         small = [d for d in self._downloads() if d.reference not in self.plan.input_disks]
         downloads.push(small, sandbox, self.deadline)
         for attachment in dict.fromkeys(self._attachments()):
@@ -177,6 +176,7 @@ class Execution:
                 **{a.reference: a.path for a in self._attachments()},
                 **downloads.paths(self._downloads()),
             },
+            sizes={a.reference: a.size for a in self._attachments()},
             proxy=self.prepared.apt_proxy,
             architecture=self.plan.loaded.recipe.architecture,
             shared=self.prepared.shared_packages(lambda: self.stages.done),

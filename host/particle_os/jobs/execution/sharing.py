@@ -22,6 +22,8 @@ from particle_os.system.workspace import cache_directory
 
 MMDEBSTRAP = "mmdebstrap:"
 TARBALL, PACKAGE = "base.tar.zst", "package.deb"
+# What an entry and its checkpoint both say.
+FACTS = ("id", "parent", "network", "created")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Sharing:
             if made is None:
                 return False
             read = checkpoints.read(made)
-            facts = (found.entry.id, found.entry.parent, found.entry.network)
-            if read is None or (read.meta.id, read.meta.parent, read.meta.network) != facts:
+            facts = {name: getattr(found.entry, name) for name in FACTS}
+            if read is None or {name: getattr(read.meta, name) for name in FACTS} != facts:
                 self.job.note(f"the checkpoint {found.entry.key[:12]} is not what its entry says")
                 return False
             return self.job.checkpoints.adopt(made, found.entry.key)

@@ -63,10 +63,14 @@ class Attachment:
     def open(self, directory: Path) -> IO[bytes]:
         """Opens the bytes to send; writes the archive of a tree into `directory`.
 
-        Raises OSError, and NotAttachable when a tree has changed.
+        Raises OSError, and NotAttachable when the file or the tree has changed.
         """
         if not self.reference.startswith(TREE):
-            return open_regular(self.path)
+            found = open_regular(self.path)
+            if os.fstat(found.fileno()).st_size != self.size:
+                found.close()
+                raise NotAttachable(f"{self.path} has changed since the recipe was read")
+            return found
         archive = directory / "attached.tar"
         with archive.open("wb") as file:
             _pack(self.path, file)
