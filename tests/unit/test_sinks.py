@@ -55,7 +55,7 @@ SINKS = {
     TERMINAL: {"jobs/shell": "_show_output", "vm/console": "Console.converse"},
     PICTURE: {"boot/evidence": "Evidence.take_screen"},
     PRIVATE: {
-        "apt/depot": "Depot._fetch_all _copied",
+        "apt/depot": "Depot._fetch_all",
         "apt/download": "_fetch",
         "apt/directory": "write _write_keyrings _write_inline_key",
         "apt/package_disk": "write_disk _decompress",
@@ -82,6 +82,7 @@ SINKS = {
         "sharing/shared_cache": "_fetch _filter _packed",
         "shortcuts/dpkg_database": "write write_loose",
         "shortcuts/saved_memory": "save",
+        "system/checksum": "copied",
         "system/regular_file": "write_whole",
         "system/workspace": "Workspace.adopt_directory",
         "vm/cpio": "append",

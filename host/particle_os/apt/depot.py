@@ -8,7 +8,6 @@ particle_agent/apt/from_host.py.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -30,10 +29,9 @@ from particle_os.apt.package_disk import CONTROL_LIMIT, write_disk
 from particle_os.apt.proxy import ChosenProxy
 from particle_os.errors import InfrastructureError, printable
 from particle_os.system import process
-from particle_os.system.checksum import file_sha256
+from particle_os.system.checksum import copied, file_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
-from particle_os.system.regular_file import open_regular
 from particle_os.system.workspace import (
     failed_call,
     locked,
@@ -51,7 +49,6 @@ _ONLY_NEW = re.compile(r"0 upgraded, \d+ newly installed, 0 to remove and \d+ no
 # Indexes and packages that no build has used for so long are removed.
 PACKAGE_DAYS = 30
 LOCAL = "local"
-COPY_BYTES = 1 << 20
 # The format of dpkg-deb for apt's names of package files.
 DEB_NAME = "${Package}_${Version}_${Architecture}.deb\\n"
 
@@ -181,7 +178,11 @@ class Depot:
             if path is None:
                 raise Refused("the host does not have the recipe's package files")
             copy = directory / f"{number}.deb"
-            if f"sha256:{_copied(path, copy, self._sizes.get(reference), deadline)}" != reference:
+            try:
+                sha256 = copied(path, copy, self._sizes.get(reference), deadline)
+            except OSError as error:
+                raise failed_call(error) from error
+            if f"sha256:{sha256}" != reference:
                 raise InfrastructureError(f"{path} has changed since the recipe was read")
             taken.append(copy)
         return taken
@@ -293,24 +294,3 @@ class Depot:
         remove_unused(PACKAGE_DAYS, self._packages.glob("*.deb"))
         for lock in remove_unused(PACKAGE_DAYS, self._lists.glob("*.lock")):
             remove_directories(lock.with_suffix(""))
-
-
-def _copied(path: Path, copy: Path, size: int | None, deadline: Deadline) -> str:
-    """Copies a regular file of `size` bytes; returns the SHA-256 of the copy.
-
-    Raises InfrastructureError, also for a file of another size, and DeadlineExceeded.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open_regular(path) as source, copy.open("xb") as sink:
-            left = os.fstat(source.fileno()).st_size
-            if size not in (None, left):
-                raise InfrastructureError(f"{path} has changed since the recipe was read")
-            while data := source.read(min(left, COPY_BYTES)):
-                deadline.remaining()
-                digest.update(data)
-                sink.write(data)
-                left -= len(data)
-    except OSError as error:
-        raise failed_call(error) from error
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from copy import copy as shallow
 from dataclasses import dataclass, replace
@@ -13,6 +14,10 @@ import yaml
 from particle_os.documents.excerpt import Excerpts
 from particle_os.documents.withheld import Withheld
 from particle_os.errors import InvalidDocument, Problem, without_credentials
+from particle_os.system.regular_file import read_regular
+
+# Bytes of a file with a document.
+SIZE_LIMIT = 1 << 20
 
 try:
     # libyaml is twenty times as fast as PyYAML's own parser.
@@ -188,3 +193,8 @@ class Source:
     def line(self, key: Key) -> int:
         """The line of the value at `key`, counting from 1."""
         return self.mark(key).line
+
+
+def source_sha256(path: Path) -> str:
+    """The SHA-256 of a file of at most SIZE_LIMIT bytes. Raises OSError."""
+    return hashlib.sha256(read_regular(path, SIZE_LIMIT)).hexdigest()

@@ -10,11 +10,10 @@ from typing import Any
 
 import yaml
 
-from particle_os.documents.document import CParser, Mark, Node, Source
+from particle_os.documents.document import SIZE_LIMIT, CParser, Mark, Node, Source
 from particle_os.documents.words import shown_key
 from particle_os.system.regular_file import read_regular
 
-SIZE_LIMIT = 1 << 20
 NODE_LIMIT = 20_000
 DEPTH_LIMIT = 50
 # In characters. PyYAML's own parser reads about 100,000 characters in a second.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import time
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from particle_agent.contract.inspection import CommitFacts, Package
 
 from particle_os import __version__
 from particle_os.boot.observation.verdict import Verdict
-from particle_os.documents.parsing import SIZE_LIMIT
 from particle_os.errors import ParticleError
 from particle_os.jobs import container_image
 from particle_os.jobs.delivery import Delivery
@@ -31,7 +29,6 @@ from particle_os.report.results import (
     Result,
 )
 from particle_os.sandbox.verification import FindingResult, Verification
-from particle_os.system.regular_file import read_regular
 
 
 @dataclass
@@ -114,13 +111,9 @@ def _source(plan: Plan, delivery: Delivery) -> page.RecipeText:
             allow_outside=options.allow_outside,
             architecture=options.architecture,
         )
-        if all(_digest(path) == digest for path, digest in loaded.files.items()):
+        if loaded.is_unchanged():
             lines = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines()
     return page.RecipeText(str(loaded.path), lines, delivery.staging)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(read_regular(path, SIZE_LIMIT)).hexdigest()
 
 
 def _result(

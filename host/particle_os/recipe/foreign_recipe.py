@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from particle_os.documents import parsing
-from particle_os.documents.document import Source
-from particle_os.documents.parsing import SIZE_LIMIT
+from particle_os.documents.document import SIZE_LIMIT, Source
 from particle_os.errors import InvalidDocument
 from particle_os.recipe.passes import advice
 from particle_os.system.regular_file import read_regular

@@ -17,7 +17,7 @@ from particle_agent.stages import RECIPE_STAGES, RecipeStage
 from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.software.apt import Apt
 
-from particle_os.documents.document import Mark
+from particle_os.documents.document import Mark, source_sha256
 from particle_os.errors import Problem
 from particle_os.recipe.base_reference import BaseReference
 from particle_os.recipe.boot_options import (
@@ -146,6 +146,10 @@ class LoadedRecipe:
     goss: bytes | None = None
     base_image_key: bytes | None = None
     hidden: frozenset[str] = frozenset()
+
+    def is_unchanged(self) -> bool:
+        """Whether the files still are those that the recipe was read from. Raises OSError."""
+        return all(source_sha256(path) == digest for path, digest in self.files.items())
 
     @property
     def architecture(self) -> Architecture:

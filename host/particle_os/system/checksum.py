@@ -155,3 +155,22 @@ def of_one_reading(path: Path, size: int, deadline: Deadline | None = None) -> C
             whole.update(data)
             digests.update(_digest_of(data))
     return Checksums(whole.hexdigest(), digests.hexdigest())
+
+
+def copied(path: Path, copy: Path, size: int | None, deadline: Deadline) -> str | None:
+    """Copies a regular file of `size` bytes, and returns the SHA-256 of the copy.
+
+    None is any size; a file of another size is not copied, and gives None. Raises OSError, and
+    DeadlineExceeded.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as source, copy.open("xb") as sink:
+        left = os.fstat(source.fileno()).st_size
+        if size not in (None, left):
+            return None
+        while data := source.read(min(left, CHUNK)):
+            deadline.remaining()
+            digest.update(data)
+            sink.write(data)
+            left -= len(data)
+    return digest.hexdigest()

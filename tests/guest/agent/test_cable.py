@@ -37,7 +37,7 @@ def events(monkeypatch, target):
 
 
 def run(stage, target, to_host):
-    runner._run_in_turn(0, stage, target, {}, to_host)
+    runner._run_in_turn(0, stage, target, to_host)
 
 
 def test_a_stage_starts_after_the_host_has_set_its_network(events, target):

@@ -9,6 +9,8 @@ from particle_os.apt.depot import Depot
 from particle_os.apt.directory import Refused
 from particle_os.errors import InfrastructureError
 
+from ...waiting import plenty
+
 CONTENT = b"a package"
 REFERENCE = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
@@ -18,12 +20,12 @@ def local(tmp_path):
     """A package file of the recipe, and a depot that knows its path."""
     path = tmp_path / "a.deb"
     path.write_bytes(CONTENT)
-    return path, SimpleNamespace(_attachments={REFERENCE: path})
+    return path, SimpleNamespace(_attachments={REFERENCE: path}, _sizes={})
 
 
 def test_a_package_file_is_copied(local, tmp_path):
     _, own = local
-    (copy,) = Depot._take_local(own, [REFERENCE], tmp_path)
+    (copy,) = Depot._take_local(own, [REFERENCE], tmp_path, plenty())
     assert copy.read_bytes() == CONTENT
 
 
@@ -31,12 +33,12 @@ def test_a_package_file_that_has_changed_is_refused(local, tmp_path):
     path, own = local
     path.write_bytes(b"another")
     with pytest.raises(InfrastructureError, match=r"a\.deb has changed since the recipe was read"):
-        Depot._take_local(own, [REFERENCE], tmp_path)
+        Depot._take_local(own, [REFERENCE], tmp_path, plenty())
 
 
 def test_a_package_file_that_the_recipe_does_not_name_is_refused(local, tmp_path):
     with pytest.raises(Refused, match="does not have the recipe's package files"):
-        Depot._take_local(local[1], ["sha256:0"], tmp_path)
+        Depot._take_local(local[1], ["sha256:0"], tmp_path, plenty())
 
 
 @pytest.mark.parametrize(

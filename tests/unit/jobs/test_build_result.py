@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from particle_os.errors import InfrastructureError, StageFailed
 from particle_os.jobs import build_result
+from particle_os.recipe.model import LoadedRecipe
 from particle_os.report.progress import Progress
 from particle_os.system.gate import Gate
 
@@ -46,11 +47,9 @@ def test_a_recipe_that_another_one_replaces_is_left_out_of_the_report(
 ):
     place = tmp_path / "r.yml"
     place.write_text("name: r\n")
-    loaded = SimpleNamespace(
-        path=place,
-        files={place: hashlib.sha256(place.read_bytes()).hexdigest()},
-        recipe=SimpleNamespace(architecture="amd64"),
-    )
+    files = {place: hashlib.sha256(place.read_bytes()).hexdigest()}
+    recipe = SimpleNamespace(architecture="amd64")
+    loaded = LoadedRecipe(recipe, place, (), {}, files)
     options = SimpleNamespace(variables={}, base=None, allow_outside=False, architecture=None)
     plan = SimpleNamespace(loaded=loaded, options=options)
     monkeypatch.setattr(build_result.loading, "resolved", lambda *a, **k: {"name": "r"})

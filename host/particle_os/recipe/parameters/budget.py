@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 
-from particle_os.documents.document import Mark, Source
-from particle_os.documents.parsing import SIZE_LIMIT
+from particle_os.documents.document import SIZE_LIMIT, Mark, Source
 from particle_os.documents.words import nearest
 
 FAULTS_LIMIT = 1000
