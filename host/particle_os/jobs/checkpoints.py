@@ -32,7 +32,7 @@ from particle_os.system.regular_file import open_regular, read_regular
 from particle_os.system.workspace import remove_directories
 
 # Increase it when the host makes scratch disks differently. Keys cover changes of the agent.
-FORMAT = 1
+FORMAT = 2
 DISK, META, CLAIMS = "disk.qcow2", "meta.json", ".claims"
 META_LIMIT = 1 << 16
 # The SHA-256 of all other fields of the metadata.
