@@ -11,6 +11,7 @@ from particle_agent.contract.hosts import CONNECTIONS
 from particle_agent.target import limits, relay
 from particle_agent.target.limits import only_the_proxy
 
+from ...acng import free_port
 from ...waiting import HANG_SECONDS
 from .test_limits import may_make_namespaces
 
@@ -21,10 +22,8 @@ def relayed(monkeypatch):
     monkeypatch.setattr(limits, "no_network", lambda: nullcontext(0))
     monkeypatch.setattr(relay, "call", lambda *_: 0)
     with socket.create_server(("127.0.0.1", 0), backlog=2 * CONNECTIONS) as server:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         server.settimeout(HANG_SECONDS)
-        yield server, port
+        yield server, free_port()
 
 
 def connected(port):

@@ -5,7 +5,7 @@ import http.server
 import socket
 import threading
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from particle_agent.apt import proxy as agent_proxy
@@ -22,8 +22,16 @@ NO_OTHERS = 'Dir::Etc::main "/dev/null";\nDir::Etc::parts "/dev/null";\n'
 
 
 @contextmanager
-def served(handler, port=0):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+def served(handler, ports=(0,)):
+    """A server on the first of the ports that no other process has taken meanwhile."""
+    with ExitStack() as stack:
+        server = None
+        for port in ports:
+            with suppress(OSError):
+                made = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+                server = stack.enter_context(made)
+                break
+        assert server is not None
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -54,8 +62,7 @@ def apt_conf(tmp_path, monkeypatch):
 @pytest.fixture
 def usual(monkeypatch, apt_conf):
     """Makes apt-cacher-ng's usual address one on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        unused = f"http://127.0.0.1:{free.getsockname()[1]}"
+    unused = f"http://127.0.0.1:{acng.free_port()}"
     monkeypatch.setattr(apt_proxy, "USUAL", unused)
     return unused
 
@@ -120,7 +127,7 @@ def test_hits_and_misses_are_those_of_the_build(tmp_path):
         (tmp_path / f"web/{name}_1_all.deb").write_text(name)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "web")
     with ExitStack() as stack:
-        archive = stack.enter_context(served(handler, acng.free_port()))
+        archive = stack.enter_context(served(handler, (acng.free_port() for _ in range(9))))
         url = stack.enter_context(acng.running(tmp_path, f"Remap-x: http://x.test ; {archive}"))
 
         def fetch(name):
