@@ -67,7 +67,7 @@ unit-test:
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not costly and not weekly" $(TESTS)
 
 vm-test:
-	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 2400 --durations 20 tests/vm
+	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 3600 --durations 20 tests/vm
 
 weekly: setup ## Run the tests that take long or compare with the Debian of today
 	@sh host/setup.sh test-packages
