@@ -24,7 +24,8 @@ from particle_os.fleet.farm.member.worker import FarmMember
 
 from .waiting import is_running, until
 
-MARK = "PARTICLE_OS_TEST_FARM"
+# A scheduler gets no other variables of its caller than those of Dask and Python.
+MARK = "DASK_PARTICLE_OS_TEST_FARM"
 # Plays a build; the words of its name say how: "hangs", "deaf" (to SIGTERM), "held" (until the file
 # `hold` is gone), and the exit status at the end.
 BUILD = """\
