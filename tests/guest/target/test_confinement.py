@@ -147,7 +147,7 @@ def test_an_installer_may_mount_and_no_other_program(tmp_path):
         """
         (root / "run/place").mkdir()
         sh("mount -t tmpfs tmpfs /run/place 2>/dev/null")
-        enclosure = Enclosure(root, (confinement.SYS_ADMIN,))
+        enclosure = Enclosure(root, (confinement.ADDITIONAL["SYS_ADMIN"],))
         sh("mount -t tmpfs tmpfs /run/place && touch /run/place/x && ls /run/place")
         print(os.listdir(root / "run/place"))
         """,
