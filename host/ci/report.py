@@ -236,11 +236,18 @@ def report_build() -> None:
     if github.reads_us(os.environ):
         sys.stdout.write(f"{github.failed_build(NAME, build.end())}\n")
     if file := os.environ.get("PARTICLE_OS_JUNIT"):
-        write_junit(Path(file), junit.failed_build(NAME, build.end()))
+        write_junit(Path(file), junit.failed_build(NAME, build.end()), build.directory)
 
 
-def write_junit(path: Path, content: bytes) -> None:
-    """Writes a new file beside, so that no link of the build's user is followed."""
+def write_junit(path: Path, content: bytes, output: Path) -> None:
+    """Writes a new file and renames it, so that no link of the build's user is followed.
+
+    That user can also plant a link in the directory `output`.
+    """
+    inside = path.absolute().is_relative_to(output.absolute())
+    if inside and not path.parent.resolve().is_relative_to(output.resolve()):
+        sys.stderr.write(f"report.py: {path} is not written: a link leads out of {output}\n")
+        return
     # A job that is cancelled before its build has no directory yet.
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:

@@ -226,7 +226,12 @@ class _Look:
                 deadline=self.deadline,
                 what=what,
                 limit=oci.DOCUMENT_LIMIT,
-                within=skopeo.confinement(self.work, _local(source)),
+                within=skopeo.confinement(
+                    self.work,
+                    _local(source),
+                    # Only of an archive does skopeo unpack layers here.
+                    file_size=oci.DOCUMENT_LIMIT if source.remote else None,
+                ),
                 env=skopeo.environment(self.work),
             )
         except InfrastructureError as error:

@@ -169,6 +169,21 @@ def test_a_job_that_ends_before_its_build_has_a_junit_file_too(job):
     assert b"<error" in Path(job["PARTICLE_OS_JUNIT"]).read_bytes()
 
 
+def test_no_junit_file_is_written_through_a_link_of_the_build(job, tmp_path):
+    """The report step may run as root, and the output directory is the build's."""
+    output = Path(job["PARTICLE_OS_OUTPUT"])
+    output.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (output / "results").symlink_to(tmp_path / "elsewhere")
+    job["PARTICLE_OS_JUNIT"] = str(output / "results/boot.xml")
+    done = subprocess.run(["sh", JOB, "report"], env=job, check=False, capture_output=True)
+    assert b"a link leads out of" in done.stderr
+    assert not list((tmp_path / "elsewhere").iterdir())
+    (output / "results").unlink()
+    subprocess.run(["sh", JOB, "report"], env=job, check=True, capture_output=True)
+    assert b"<error" in Path(job["PARTICLE_OS_JUNIT"]).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [("", []), ("arm64", ["arm64"]), ("amd64\narm64 ", ["amd64", "arm64"]), ("*", ["*"])],
