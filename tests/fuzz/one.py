@@ -1,7 +1,7 @@
 """Feeds mutated inputs to one target, in a process of its own: `one.py TARGET DIRECTORY SECONDS`.
 
 The fuzzer is atheris, which is libFuzzer for Python. An input that shows a new defect is kept in
-DIRECTORY/defects, and the run goes on: only a crash of Python itself, a hang and too much memory
+DIRECTORY/defects, and the run goes on: only a crash of Python itself, a hang and twice the memory
 end it. DIRECTORY/corpus keeps the inputs that reach new code, for the next run.
 """
 
@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import re
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ class Fuzzer:
         """Feeds an input to the target."""
         target = self._target
         found = defect(target.function, data, target.allowed, SECONDS * SLOWER)
+        if found is None and peak_memory() > MEMORY:
+            found = Defect(f"more than {MEMORY} MiB", f"{peak_memory()} MiB, with all before it")
         if found is not None and found.place not in self._known:
             self._known.add(found.place)
             self._keep(found, data)
@@ -72,6 +75,11 @@ class Fuzzer:
     def _repaired(self, data: bytes, draw: random.Random) -> bytes:
         repair = self._target.repair
         return repair(data) if repair is not None and draw.random() < 0.7 else data
+
+
+def peak_memory() -> int:
+    """The most memory that the process has had, in MiB, with the instrumented code."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def stretched(data: bytes, size: int, draw: random.Random) -> bytes:
@@ -107,7 +115,7 @@ def main(name: str, place: str, seconds: str) -> None:
         name,
         f"-max_total_time={seconds}",
         f"-max_len={min(LONGEST, target.size)}",
-        f"-rss_limit_mb={MEMORY}",
+        f"-rss_limit_mb={2 * MEMORY}",
         f"-timeout={HANG_SECONDS}",
         f"-artifact_prefix={directory}/defects/",
         f"-dict={words}",

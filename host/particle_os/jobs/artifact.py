@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
 import threading
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -13,13 +11,12 @@ from particle_agent.stages.output.qemu import Format
 
 from particle_os.errors import DeadlineExceeded, InfrastructureError, ParticleError
 from particle_os.system import process
-from particle_os.system.checksum import Checksums, of_one_reading, tree_sha256
+from particle_os.system.checksum import Checksums, of_one_reading, tree_sha256, unpacked_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import ImageFormat, image_options
 from particle_os.vm.image_format import foreign_format, image_format
 
-CHUNK = 1 << 20
 CHANGED = (
     "the guest wrote to the disk after it had declared the disk complete: the checksums differ"
 )
@@ -164,15 +161,6 @@ def compress(raw: Path, target: Path, sha256: str, deadline: Deadline) -> None:
     argv: list[str | Path] = ["zstd", "--quiet", "-T0", "-o", target, raw]
     within = Confinement(reads=(raw,), writes=(target.parent,))
     process.run(argv, deadline=deadline, what="compressing the raw disk", within=within)
-    digest = hashlib.sha256()
-    # Messages of zstd are of no use: the checksum shows whether it could read the file.
-    with process.started(
-        ["zstd", "--decompress", "--stdout", "--quiet", target],
-        within=Confinement(reads=(target,)),
-        stderr=subprocess.DEVNULL,
-    ) as reader:
-        output = process.output(reader, deadline)
-        while chunk := output.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
+    unpack: list[str | Path] = ["zstd", "--decompress", "--stdout", "--quiet", target]
+    if unpacked_sha256(unpack, target, deadline) != sha256:
         raise InfrastructureError(f"{target.name} differs from the raw disk: the checksums differ")

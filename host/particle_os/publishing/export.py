@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from particle_os.publishing.gpt import move_second_table
 from particle_os.publishing.platforms import ImportRules
 from particle_os.report.progress import Progress
 from particle_os.system import process, publication
-from particle_os.system.checksum import file_sha256
+from particle_os.system.checksum import file_sha256, unpacked_sha256
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.publication import Change
@@ -26,7 +24,6 @@ SECONDS = 3600.0
 DESCRIPTION_BYTES = 1 << 20
 # The only name that Google Compute Engine takes.
 MEMBER = "disk.raw"
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,8 @@ def _pack(raw: Path, made: Path, deadline: Deadline) -> None:
     within = Confinement(reads=(raw,), writes=(made.parent,))
     where = ["--file", str(made), "--directory", str(raw.parent), raw.name]
     process.run([*argv, *where], deadline=deadline, what="packing the disk", within=within)
-    # A wrong content shows that tar could not read the archive, so its messages are of no use.
-    digest = hashlib.sha256()
-    with process.started(
-        ["tar", "--extract", "--gzip", "--to-stdout", "--file", made],
-        within=Confinement(reads=(made,)),
-        stderr=subprocess.DEVNULL,
-    ) as reader:
-        output = process.output(reader, deadline)
-        while chunk := output.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != file_sha256(raw):
+    unpack: list[str | Path] = ["tar", "--extract", "--gzip", "--to-stdout", "--file", made]
+    if unpacked_sha256(unpack, made, deadline) != file_sha256(raw):
         raise InfrastructureError(f"the disk in {made.name} differs from the image")
 
 

@@ -11,11 +11,15 @@ import functools
 import hashlib
 import mmap
 import os
+import subprocess
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from particle_os.system import process
+from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular
 
@@ -37,6 +41,21 @@ def file_sha256(path: Path) -> str:
         while data := file.read(CHUNK):
             digest.update(data)
             deadline.remaining()
+    return digest.hexdigest()
+
+
+def unpacked_sha256(argv: Sequence[str | Path], archive: Path, deadline: Deadline) -> str:
+    """The SHA-256 of what `argv`, which unpacks `archive`, writes to its standard output.
+
+    A program that could not read the archive has written another content, so its messages are of
+    no use.
+    """
+    digest = hashlib.sha256()
+    within = Confinement(reads=(archive,))
+    with process.started(argv, within=within, stderr=subprocess.DEVNULL) as reader:
+        output = process.output(reader, deadline)
+        while chunk := output.read(CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
