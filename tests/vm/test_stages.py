@@ -180,7 +180,7 @@ def test_host_name_files_services_and_commands(account: Account, built: Built) -
     )
     assert outcome.status == 0, outcome.stderr
     result = outcome.json()
-    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 15
+    assert [stage["cached"] for stage in result["stages"]] == [True] * 4 + [False] * 17
     facts = result["boot"][0]["facts"]
     assert facts["hostname"] == "web1.example.org"
     checks = {check["name"]: check["passed"] for check in result["boot"][0]["checks"]}

@@ -13,6 +13,7 @@ from pathlib import Path
 from particle_os.boot import probe, questioning
 from particle_os.boot.disk_use import DiskUse
 from particle_os.boot.frameworks.image_shell import ImageShell
+from particle_os.boot.observation.time_limit import TimeLimit
 from particle_os.boot.observation.verdict import (
     BootProgress,
     CheckResult,
@@ -23,7 +24,6 @@ from particle_os.boot.observation.verdict import (
 from particle_os.boot.observation.watch import Watch
 from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest, Errand
 from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
-from particle_os.system.deadline import Deadline
 from particle_os.vm.chardev import Chardev, connected
 from particle_os.vm.console import TAIL_LINES, QemuEnded
 from particle_os.vm.machine import Machine, running
@@ -54,7 +54,7 @@ def boot_once(
     """
     directory.mkdir(mode=0o700)
     nonce = secrets.token_hex(16)
-    deadline = Deadline.after(request.seconds, "the boot test")
+    deadline = TimeLimit.after(request.seconds, "the boot test")
     spec = request.machine(overlay, directory, nonce)
     request.evidence.begin(spec, request.format, request.variant.firmware)
     started = time.monotonic()
@@ -80,7 +80,7 @@ def boot_once(
             end=probe.end_marker(nonce),
             emergency=probe.emergency_marker(nonce),
             started=started,
-            deadline=deadline,
+            deadline=deadline.of(machine),
             on_phase=disk_use.phase,
             memory=spec.memory,
             vm=spec.architecture.vm,

@@ -25,9 +25,12 @@ from particle_os.recipe.checks.questions import (
 from particle_os.vm import smbios
 
 UNIT = "particle-os-probe.service"
+# An initramfs with systemd takes the credentials, too; such a one has the file
+# (https://systemd.io/INITRD_INTERFACE/). The image itself is to answer.
 UNIT_TEXT = """\
 [Unit]
 Description=particle-os boot test
+ConditionPathExists=!/etc/initrd-release
 [Service]
 Type=exec
 RuntimeDirectory=particle-os-probe

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from particle_os.errors import DeadlineExceeded
+from particle_os.system import process
 from particle_os.system.deadline import Deadline
 
 # A VM is idle that wants less than BUSY_SECONDS of the processor within IDLE_SECONDS. A VM that
 # starts wants all of it.
 IDLE_SECONDS, BUSY_SECONDS = 120.0, 6.0
-TICKS = os.sysconf("SC_CLK_TCK")
 BUSY_HOST = (
     "The host is busy: run fewer programs beside the build. KVM (--accel kvm) needs a fraction of "
     "the time; 'particle-os doctor' says whether it works here."
 )
 HANGS = "The VM hangs. Run the command again; 'particle-os doctor' checks the host."
-
-
-def used(pid: int) -> float:
-    """The seconds of processor time that a process has used (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def waited(pid: int) -> float:
-    """The seconds for which the threads of a process have waited for a processor.
-
-    The kernel counts them in the second field of schedstat (Documentation/scheduler/sched-stats),
-    unless it was built without.
-    """
-    total = 0
-    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with suppress(OSError, ValueError, IndexError):
-            total += int(thread.read_text().split()[1])
-    return total / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +32,8 @@ class Idleness:
     def __init__(
         self,
         pid: int,
-        used: Callable[[int], float] = used,
-        waited: Callable[[int], float] = waited,
+        used: Callable[[int], float] = process.processor_seconds,
+        waited: Callable[[int], float] = process.waited,
     ) -> None:
         self._pid = pid
         self._used = used

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Self
 
 from particle_os.errors import DeadlineExceeded
 
@@ -21,7 +22,7 @@ class Deadline:
     at: float
 
     @classmethod
-    def after(cls, seconds: float, what: str) -> Deadline:
+    def after(cls, seconds: float, what: str) -> Self:
         return cls(what, seconds, time.monotonic() + seconds)
 
     def sooner(self, seconds: float, what: str) -> Deadline:
@@ -30,14 +31,24 @@ class Deadline:
         return part if part.at < self.at else self
 
     @property
+    def left(self) -> float:
+        """The seconds left; negative after the deadline."""
+        return self.at - time.monotonic()
+
+    @property
+    def limit(self) -> str:
+        """The limit as a text."""
+        return f"{self.seconds:.0f} s"
+
+    @property
     def is_over(self) -> bool:
-        return time.monotonic() >= self.at
+        return self.left <= 0
 
     def remaining(self) -> float:
         """The seconds left. Raises DeadlineExceeded when there are none."""
-        left = self.at - time.monotonic()
+        left = self.left
         if left <= 0:
-            raise DeadlineExceeded(f"{self.what} took longer than {self.seconds:.0f} s")
+            raise DeadlineExceeded(f"{self.what} took longer than {self.limit}")
         return left
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -348,3 +348,25 @@ def version(program: str) -> str:
     deadline = Deadline.after(VERSION_SECONDS, f"{program} --version")
     run([program, "--version"], deadline=deadline, what=deadline.what, log=lines.append)
     return lines[0] if lines else ""
+
+
+def processor_seconds(pid: int) -> float:
+    """The seconds of processor time that a process has used (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def waits(pid: int) -> Iterator[float]:
+    """For how many seconds each thread of a process has waited for a processor.
+
+    The kernel counts them in the second field of schedstat (Documentation/scheduler/sched-stats),
+    unless it was built without.
+    """
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):
+            yield int(thread.read_text().split()[1]) / 1e9
+
+
+def waited(pid: int) -> float:
+    """For how many seconds the threads of a process have waited for a processor, in all."""
+    return sum(waits(pid))

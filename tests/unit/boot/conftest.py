@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 from particle_os.boot.observation import screen, watch
+from particle_os.boot.observation.time_limit import TimeLimit
 from particle_os.boot.observation.watch import Watch
-from particle_os.system.deadline import Deadline
+from particle_os.system import deadline
 
 from .played import BEGIN, EMERGENCY, END
 
@@ -11,7 +12,7 @@ from .played import BEGIN, EMERGENCY, END
 @pytest.fixture
 def observe(monkeypatch):
     def run(machine, seconds=100.0, console_only=False):
-        for module in (watch, screen):
+        for module in (watch, screen, deadline):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: machine.now))
         monkeypatch.setattr(screen, "text", lambda m, d, vm: m.shown)
         monkeypatch.setattr(screen, "picture", lambda m, d: m.picture(m.now))
@@ -22,7 +23,10 @@ def observe(monkeypatch):
         watched = Watch(
             machine, machine.probe, machine.firmware, begin=BEGIN, end=END,
             emergency=EMERGENCY, started=0.0,
-            deadline=Deadline(at=seconds, seconds=seconds, what="the boot test"),
+            deadline=TimeLimit(
+                at=seconds, seconds=seconds, what="the boot test",
+                waited=lambda: machine.now * machine.starved,
+            ),
             on_phase=lambda name, at: None, memory=1 << 30, console_only=console_only,
         )  # fmt: skip
         return watched, watched.until_answer()

@@ -34,7 +34,7 @@ class Played:
         self.answers, self.ends, self.restarts = answers, ends, sorted(restarts)
         self.handed_over, self.busy = handed_over, busy
         self.probe, self.firmware = Channel(), Channel()
-        self.shown, self.share = b"", 1.0
+        self.shown, self.share, self.starved = b"", 1.0, 0.0
         self.terminals, self.search_seconds, self.searches = b"", 0.5, 0
         self.picture = lambda now: None
         # A boot loader that waits sleeps. One that works is in another state at each time.

@@ -140,6 +140,15 @@ def test_the_credentials_carry_the_nonce_for_old_and_new_systemd():
     assert lines[-1].endswith("/proc/sys/net/ipv4/tcp_congestion_control - - - - particle_os")
 
 
+def test_no_initramfs_with_systemd_answers_for_the_image():
+    """Its systemd reads the credentials first. A file tells it apart (systemd's INITRD_INTERFACE)."""
+    given = probe.credentials(NONCE, [])
+    unit = given[f"systemd.extra-unit.{probe.UNIT}"].decode()
+    assert "\nConditionPathExists=!/etc/initrd-release\n" in unit.partition("[Service]")[0]
+    emergency = given[f"systemd.extra-unit.{probe.EMERGENCY_UNIT}"].decode()
+    assert "Condition" not in emergency
+
+
 def test_too_many_questions_are_refused():
     long = CommandCheck(command=("sh", "-c", "x" * 60000))
     with pytest.raises(UsageError, match="passed to an image: 60017"):

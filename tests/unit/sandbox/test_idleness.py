@@ -73,11 +73,7 @@ def test_a_vm_that_is_busy_again_is_not_idle(monkeypatch):
 
 
 def test_the_kernel_counts_the_time_of_a_process():
-    before = idleness.used(os.getpid())
-    while idleness.used(os.getpid()) <= before:
-        pass
-    assert idleness.waited(os.getpid()) >= 0
-    assert Idleness(os.getpid()).processor_seconds > before
+    assert Idleness(os.getpid()).processor_seconds > 0
 
 
 def test_a_passed_deadline_is_told_once_and_not_tried_again(monkeypatch):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from particle_os.architecture import AMD64, MachineFacts
+from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
@@ -54,7 +53,6 @@ PADDING = re.compile(rb" {2,}|\0")
 STILL_SECONDS = 3.0
 # A screen on which only the cursor blinks alternates between so many pictures.
 PICTURES = 2
-TICKS = os.sysconf("SC_CLK_TCK")
 # The program counter of arm64 in QEMU's monitor.
 INSTRUCTION_BYTES = 4
 COUNTER = re.compile(r"\bPC=([0-9a-f]+)")
@@ -240,6 +238,5 @@ def kernel_runs(registers: str, *, uefi: bool) -> bool:
 
 
 def processor_seconds(machine: Machine) -> float:
-    """Returns the processor time that QEMU has used so far, in seconds (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{machine.console.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Returns the processor time that QEMU has used so far, in seconds."""
+    return process.processor_seconds(machine.console.pid)

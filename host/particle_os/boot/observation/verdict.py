@@ -170,20 +170,20 @@ def stopped(quiet: float, reasons: Collection[str], *, boot_loader: bool) -> Out
 def time_out(
     progress: BootProgress,
     seconds: float,
-    limit: float,
+    limit: str,
     reasons: Collection[str],
     *,
     silent: bool,
     vm: MachineFacts = AMD64.vm,
 ) -> str:
-    """The message for a boot without an answer after `seconds` of `limit` seconds.
+    """The message for a boot without an answer after `seconds`, which are more than `limit`.
 
     The console has given `reasons` why the system cannot answer. The kernel of a `silent` boot
     prints nothing on the serial console of the machine `vm`.
     """
     phases = progress.phases
     last = [*phases][-1] if phases else "nothing"
-    text = f"no answer within {limit:.0f} s; last seen: {last}"
+    text = f"no answer within {limit}; last seen: {last}"
     if phases:
         spans = zip(phases, pairwise([*phases.values(), seconds]), strict=True)
         took = ", ".join(f"{name} {end - began:.1f} s" for name, (began, end) in spans)

@@ -140,7 +140,7 @@ class Watch:
                 self._suspicion.hear_of_emergency(self._phase, time.monotonic())
             if found := found or self._weigh() or self._prompted():
                 return found
-            if time.monotonic() >= self._deadline.at:
+            if self._deadline.is_over:
                 return self._timed_out()
 
     def until_off(self) -> Outcome | None:
@@ -166,11 +166,11 @@ class Watch:
                 return "reboot-loop", "the machine restarts"
             if found := self._weigh():
                 return found
-            if time.monotonic() >= self._deadline.at:
-                return "timed-out", f"the test takes more than {self._deadline.seconds:.0f} s"
+            if self._deadline.is_over:
+                return "timed-out", f"the test takes more than {self._deadline.limit}"
 
     def _slice(self) -> float:
-        return max(0.01, min(POLL_SECONDS, self._deadline.at - time.monotonic()))
+        return max(0.01, min(POLL_SECONDS, self._deadline.left))
 
     def _monitor_deadline(self) -> Deadline:
         return Deadline.after(MONITOR_SECONDS, "QEMU's monitor")
@@ -346,7 +346,7 @@ class Watch:
         """The outcome at the end. Time is no proof: a boot loader that works may be slow."""
         seconds = time.monotonic() - self._started
         silent = self._silent() and self._phase == KERNEL
-        limit = self._deadline.seconds
+        limit = self._deadline.limit
         message = time_out(self.progress, seconds, limit, self._reasons, silent=silent, vm=self._vm)
         return "timed-out", message
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ..played import BEGIN, BOOT, SYSTEMD, Played
+from ..played import BEGIN, BOOT, END, SYSTEMD, Played
 
 
 def test_a_time_out_tells_a_kernel_without_a_serial_console(observe):
@@ -85,3 +85,35 @@ def test_a_kernel_that_dies_after_the_first_word_is_told(observe):
     assert observe(Settling([*SYSTEMD, panic]))[1][0] == "kernel-panic"
     emergency = (15, b"You are in emergency mode.\r\n")
     assert observe(Settling([*SYSTEMD, emergency]))[1][0] == "timed-out"
+
+
+class Slow(Played):
+    """A system that answers at 150 s. It waits for a processor for a share of the time."""
+
+    def __init__(self, starved):
+        super().__init__(SYSTEMD)
+        self.starved = starved
+
+    def read(self, seconds):
+        text = super().read(seconds)
+        if self.now >= 150:
+            self.probe.data = BEGIN + b"\n" + END + b"\n"
+        return text
+
+
+@pytest.mark.parametrize(("starved", "ends"), [(0.0, 100), (0.2, 125), (0.6, 150), (0.9, 150)])
+def test_a_busy_host_does_not_use_up_the_time_limit(observe, starved, ends):
+    machine = Slow(starved)
+    _, outcome = observe(machine, seconds=100)
+    assert machine.now == pytest.approx(ends, abs=1)
+    assert (outcome is None) == (ends == 150)
+    if starved == 0.2:
+        assert "no answer within 100 s and 25 s in which the host was busy" in outcome[1]
+
+
+def test_a_boot_ends_however_busy_the_host_is(observe):
+    machine = Played(SYSTEMD)
+    machine.starved = 1.0
+    _, (status, message) = observe(machine, seconds=30)
+    assert (status, machine.now) == ("timed-out", pytest.approx(120, abs=1))
+    assert "30 s and 90 s in which the host was busy" in message
