@@ -141,7 +141,7 @@ def test_the_credentials_carry_the_nonce_for_old_and_new_systemd():
 
 
 def test_no_initramfs_with_systemd_answers_for_the_image():
-    """Its systemd reads the credentials first. A file tells it apart (systemd's INITRD_INTERFACE)."""
+    """Its systemd reads the credentials first. It has the file of systemd's INITRD_INTERFACE."""
     given = probe.credentials(NONCE, [])
     unit = given[f"systemd.extra-unit.{probe.UNIT}"].decode()
     assert "\nConditionPathExists=!/etc/initrd-release\n" in unit.partition("[Service]")[0]
