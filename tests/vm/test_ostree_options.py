@@ -95,7 +95,7 @@ CHANGES = f"""\
 """
 
 
-def tested(account: Account, options: str, checks: str) -> tuple[int, dict[str, Any]]:
+def booted(account: Account, options: str, checks: str) -> tuple[int, dict[str, Any]]:
     """The exit status and the checks, by their names, of a system with more options."""
     text = example(account, "edge").read_text().partition("boot-test:")[0]
     text = text.replace('    version: "1"\n', f'    version: "1"\n{options}')
@@ -119,7 +119,7 @@ def test_a_staged_update_keeps_a_later_change_of_etc_and_an_order_to_return_is_c
     account: Account,
 ) -> None:
     options = OPTIONS.replace("etc: transient", "etc: persistent")
-    status, checks = tested(account, options, CHANGES)
+    status, checks = booted(account, options, CHANGES)
     assert failed(checks) == []
     assert status == 0
 
@@ -130,7 +130,7 @@ def test_a_machine_updates_itself_and_forgets_the_changes_of_its_etc(account: Ac
 
     The check `reboot` finds what `etc: transient` means: each boot has a new machine-id.
     """
-    status, checks = tested(account, OPTIONS, CHECKS)
+    status, checks = booted(account, OPTIONS, CHECKS)
     assert status == 4
     assert failed(checks) == [("reboot", "machine-id changed")]
     assert checks["ostree debian/13/amd64/edge"]["detail"].startswith("2, commit ")
