@@ -1,7 +1,7 @@
 """Boots good images, such as those of other tools, repeatedly: `make good IMAGES="A.raw B.qcow2"`.
 
-A verdict other than `passed` is a false failure. The program prints the verdicts of each image, and
-the time of the slowest boot. Other work should keep the host busy meanwhile.
+A verdict other than `passed` is a false failure. The program prints each verdict, and for each
+image their number and the time of the slowest boot. Other work should keep the host busy meanwhile.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ def main() -> int:
     arguments = parser.parse_args()
     wrong = 0
     for image in arguments.images:
-        runs = [boot(arguments.program, image) for _ in range(arguments.runs)]
+        runs = []
+        for number in range(1, arguments.runs + 1):
+            runs.append(boot(arguments.program, image))
+            print(f"{image.name} {number}: {runs[-1][0]}, {runs[-1][1]:.0f} s", flush=True)
         verdicts = Counter(verdict for verdict, _ in runs)
         slowest = max(seconds for _, seconds in runs)
         print(f"{image.name}: {verdicts['passed']} of {len(runs)}, slowest {slowest:.0f} s")
         for verdict in verdicts.keys() - {"passed"}:
             print(f"    {verdicts[verdict]} x {verdict}")
-        sys.stdout.flush()
         wrong += len(runs) - verdicts["passed"]
     return 1 if wrong else 0
 
