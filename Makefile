@@ -67,11 +67,11 @@ unit-test:
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not costly and not weekly" $(TESTS)
 
 vm-test:
-	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 3600 --durations 20 tests/vm
+	@$(BIN)/pytest -v -n 3 -m "not weekly" --dist loadfile --no-loadscope-reorder --timeout 5000 --durations 20 tests/vm
 
 weekly: setup ## Run the tests that take long or compare with the Debian of today
 	@sh host/setup.sh test-packages
-	@$(BIN)/pytest -v -m weekly --timeout 3600 tests/unit tests/vm
+	@$(BIN)/pytest -v -m weekly --timeout 5000 tests/unit tests/vm
 
 matrix: setup ## Build and boot every combination of boot loader, table, file system, firmware
 	@sh host/setup.sh test-packages
