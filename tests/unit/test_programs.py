@@ -58,6 +58,7 @@ STARTED = {
     ("sandbox/helper", "_write_kernel"): "zstd",
     ("sandbox/helper", "_write_root"): "tar2sqfs",
     ("sharing/shared_cache", "_filter"): "zstd",
+    ("system/checksum", "unpacked_sha256"): "tar zstd",
     ("system/tar_archive", "_decompressed"): "zstd lz4",
     ("vm/devices/tpm", "running_tpm"): "swtpm",
     ("vm/image_format", "check_readable"): "qemu-img",

@@ -123,6 +123,7 @@ def test_the_guard_of_the_terminal_has_no_secret(tty, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Recorded)
     with terminal.raw(tty[0]):
-        found = Path(f"/proc/{started[-1].pid}/environ").read_bytes()
+        # The file is empty for a moment after execve(2) has closed the parent's pipe.
+        found = until(Path(f"/proc/{started[-1].pid}/environ").read_bytes)
     assert b"PATH=" in found
     assert b"TOKEN" not in found
