@@ -1,13 +1,15 @@
 """Boots good images, such as those of other tools, repeatedly: `make good IMAGES="A.raw B.qcow2"`.
 
 A verdict other than `passed` is a false failure. The program prints each verdict, and for each
-image their number and the time of the slowest boot. Other work should keep the host busy meanwhile.
+image their number and the time of the slowest boot. It keeps the evidence of failures. Other work
+should keep the host busy meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,14 +19,19 @@ TOP = Path(__file__).parents[1]
 BOOT_SECONDS = 900
 
 
-def boot(program: list[str], image: Path) -> tuple[str, float]:
-    """The verdict on an image with its message, and the seconds of the boot."""
+def boot(program: list[str], image: Path, evidence: Path) -> tuple[str, float]:
+    """The verdict on an image with its message, and the seconds of the boot.
+
+    The evidence of a boot that passes is removed.
+    """
     argv = [*program, "boot-test", str(image), "--json", "--progress", "none"]
+    argv += ["--evidence", str(evidence)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=BOOT_SECONDS, check=False)
     if not done.stdout:
         return f"no verdict: {done.stderr.strip()}", 0.0
     verdict = json.loads(done.stdout)
     if verdict["status"] == "passed":
+        shutil.rmtree(evidence)
         return "passed", verdict["seconds"]
     return f"{verdict['status']}: {verdict['message']}", verdict["seconds"]
 
@@ -34,12 +41,15 @@ def main() -> int:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--runs", type=int, default=10, help="how often to boot each image")
     parser.add_argument("--program", nargs="+", default=[str(TOP / ".venv/bin/particle-os")])
+    parser.add_argument("--out", type=Path, default=TOP / "out/good", help="evidence of failures")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     wrong = 0
     for image in arguments.images:
         runs = []
         for number in range(1, arguments.runs + 1):
-            runs.append(boot(arguments.program, image))
+            evidence = arguments.out / f"{image.name}-{number}"
+            runs.append(boot(arguments.program, image, evidence))
             print(f"{image.name} {number}: {runs[-1][0]}, {runs[-1][1]:.0f} s", flush=True)
         verdicts = Counter(verdict for verdict, _ in runs)
         slowest = max(seconds for _, seconds in runs)
