@@ -20,6 +20,7 @@ class TimeLimit(Deadline):
     A boot of 60 s takes four minutes on a host that has four things to do at once.
     """
 
+    # A machine that has not started has waited for 0.0 s, which is float().
     waited: Callable[[], float] = float
 
     def of(self, machine: Machine) -> TimeLimit:
