@@ -21,7 +21,7 @@ from particle_agent.contract.hosts import variables
 from particle_agent.target import command, files, inside
 from particle_agent.target.confinement import ADDITIONAL, Enclosure
 from particle_agent.target.disks import wait_for_disk
-from particle_agent.target.timings import Timings
+from particle_agent.target.timings import Timings, name_of
 
 COMMAND_SECONDS = 3600.0
 # The copy that systemd-resolved's installation makes of an existing /etc/resolv.conf.
@@ -158,7 +158,7 @@ class Target:
         """
         argv = ["chroot", str(self.root), *argv]
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_CHARACTERS])
-        with self.timings.part(Path(argv[2]).name):
+        with self.timings.part(name_of(argv[2:])):
             command.feed(
                 argv,
                 data,
@@ -180,8 +180,8 @@ class Target:
         Raises CommandFailed on a non-zero status and EnvironmentFailed when the time is up.
         """
         self.reporter.output(f"+ {' '.join(argv)}"[: command.LINE_CHARACTERS])
-        program = argv[2] if argv[0] == "chroot" else argv[0]
-        with self.timings.part(Path(program).name):
+        words = argv[2:] if argv[0] == "chroot" else argv
+        with self.timings.part(name_of(words)):
             command.run(
                 argv,
                 emit=self._hear,

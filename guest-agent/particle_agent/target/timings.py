@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
 
 # The line that dpkg prints when it begins with a package. dpkg prints nothing at the end.
 STEP = re.compile(r"(Unpacking|Setting up|Processing triggers for) (\S+) \(")
+# A program whose verbs are parts of their own, and a verb.
+WITH_VERBS = "ostree"
+VERB = re.compile(r"[a-z][a-z-]*")
 # The number of parts in a report, and the least seconds of a part.
 MOST = 40
 LEAST = 0.05
+
+
+def name_of(argv: Sequence[str]) -> str:
+    """The name of the part that runs a command, such as `tar` or `ostree admin deploy`."""
+    program = Path(argv[0]).name
+    verbs = takewhile(VERB.fullmatch, argv[1:]) if program == WITH_VERBS else ()
+    return " ".join([program, *verbs])
 
 
 class _Steps(threading.local):

@@ -85,3 +85,16 @@ def test_what_runs_beside_dpkg_does_not_end_its_step(clock):
         clock.pass_(2)
     took = {"apt-get": 5.0, "Setting up locales": 5.0, "depmod": 3.0}
     assert dict(times.longest()) == took
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["/usr/bin/tar", "xf", "-"], "tar"),
+        (["ostree", "admin", "deploy", "--sysroot=/scratch", "debian/13"], "ostree admin deploy"),
+        (["ostree", "pull-local", "--repo=/scratch/archive", "/scratch/made"], "ostree pull-local"),
+        (["ostree", "--version"], "ostree"),
+    ],
+)
+def test_the_verbs_of_ostree_are_parts_of_their_own(argv, name):
+    assert timings.name_of(argv) == name
