@@ -111,8 +111,8 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 	@$(BIN)/python -m tests.mutants --seed $(SEED) --first $(or $(FIRST),1) --number $(N) --jobs $(JOBS) \
 		--out $(OUT)/mutants $(if $(AGAIN),--again)
 
-bench: setup ## Measure the speed of the parts on this machine
-	@$(BIN)/python -m tests.bench.bench
+bench: setup ## Measure the speed of the parts on this machine (GROUPS="commit boot-test")
+	@$(BIN)/python -m tests.bench.bench $(GROUPS)
 	@$(BIN)/python -m tests.bench.farm
 
 bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
