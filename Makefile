@@ -113,7 +113,7 @@ mutants: venv ## Count the faults in the code that the tests notice (SEED=1 FIRS
 
 bench: setup ## Measure the speed of the parts on this machine (GROUPS="commit boot-test")
 	@$(BIN)/python -m tests.bench.bench $(GROUPS)
-	@$(BIN)/python -m tests.bench.farm
+	@$(if $(GROUPS),,$(BIN)/python -m tests.bench.farm)
 
 bench-ci: setup ## Measure a job of CI from a bare Debian 13 to a booted image (as root)
 	@$(BIN)/python -m tests.bench.ci_jobs

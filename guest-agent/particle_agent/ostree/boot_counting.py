@@ -14,13 +14,15 @@ from __future__ import annotations
 from particle_agent.contract import needs
 from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.contract.needs import Need
-from particle_agent.ostree.boot_menu import BLOCK, COUNTER, install_generator
+from particle_agent.ostree.boot_menu import BLOCK, BLOCK_BYTES, COUNTER, install_generator
 from particle_agent.ostree.image.automatic_updates import REJECTED
 from particle_agent.target.target import Target
 
 EDITOR = "/usr/bin/grub-editenv"
 UNITS = "/usr/lib/systemd/system"
 PROGRAMS = "/usr/lib/particle-os"
+# Reads and changes GRUB's environment block.
+STATE = f"{PROGRAMS}/boot-state"
 # A job that waits for a health check which never ends fails after so many seconds.
 LIMIT_SECONDS = 900
 # After so many seconds, a kernel that panics, and an initramfs that finds no root, restart.
@@ -81,18 +83,49 @@ ExecStart={PROGRAMS}/boot-failure
     # No health check runs in emergency mode.
     f"{UNITS}/emergency.target.d/particle-os-boot-failure.conf": f"[Unit]\nWants={FAILURE}\n",
 }
+# grub-editenv empties the file before it writes. A machine that loses its power then would keep an
+# empty block, which neither GRUB nor the program reads. Also, GRUB replays no journal of the file
+# system: it would find the blocks that the file had before. So the block is written as GRUB writes
+# it: in its place, in one write. The variables fit into one sector.
+STATE_SCRIPT = f"""\
+#!/bin/sh
+# Prints GRUB's environment block ('list'), or changes it at once: NAME=VALUE sets, NAME removes.
+set -eu
+block={BLOCK}
+# A block that is damaged counts as an empty one.
+if [ "$1" = list ]; then
+	{EDITOR} "$block" list 2>/dev/null || :
+	exit 0
+fi
+new=$(mktemp /run/particle-os-boot-state.XXXXXX)
+trap 'rm -f "$new"' EXIT
+{EDITOR} "$new" create
+{EDITOR} "$block" list 2>/dev/null | while read -r line; do
+	{EDITOR} "$new" set "$line"
+done
+for change; do
+	case $change in
+	*=*) {EDITOR} "$new" set "$change" ;;
+	*) {EDITOR} "$new" unset "$change" ;;
+	esac
+done
+keep=
+[ "$(stat -c %s "$block" 2>/dev/null)" != {BLOCK_BYTES} ] || keep=notrunc,
+dd if="$new" of="$block" bs={BLOCK_BYTES} conv="${{keep}}fsync" status=none
+[ "$keep" ] || sync -f "$block"
+"""
 # After a return, the version that runs is the second entry of the menu.
 SUCCESS_SCRIPT = f"""\
 #!/bin/sh
 set -eu
-if {EDITOR} {BLOCK} list | grep -qx boot_fallback=1; then
+first=$(ostree admin status | head -n 1)
+if {STATE} list | grep -qx boot_fallback=1 && [ "${{first#[*]}}" = "$first" ]; then
 	mkdir -p {REJECTED.rpartition("/")[0]}
-	ostree admin status | sed -n '1s/^ *[^ ]* \\([0-9a-f]*\\)[.].*/\\1/p' >{REJECTED}
+	echo "$first" | sed -n 's/^ *[^ ]* \\([0-9a-f]*\\)[.].*/\\1/p' >{REJECTED}
 	ostree admin set-default 1
 	echo 'The new version did not start; the version before it is the default again.'
 fi
-{EDITOR} {BLOCK} set boot_success=1
-{EDITOR} {BLOCK} unset boot_counter boot_fallback
+{STATE} boot_success=1 boot_counter boot_fallback
 # The success is that of the version that runs. Another one may be the next already.
 exec {COUNTER}
 """
@@ -101,7 +134,7 @@ FAILURE_SCRIPT = f"""\
 #!/bin/sh
 set -eu
 [ -x {EDITOR} ] || exit 0
-state=$({EDITOR} {BLOCK} list)
+state=$({STATE} list)
 if echo "$state" | grep -qx boot_success=0 && ! echo "$state" | grep -qx boot_fallback=1; then
 	echo 'The update has not succeeded; restarting.'
 	systemctl --no-block reboot
@@ -126,17 +159,15 @@ if ostree admin status | grep -q "^[*] [^ ]* ${{next##*/}}"; then exit 0; fi
 boots=0
 [ ! -s "$next{COUNTED_BOOTS}" ] || read -r boots <"$next{COUNTED_BOOTS}" || :
 case $boots in
-[1-9])
-	{EDITOR} {BLOCK} set boot_counter="$boots" boot_success=0
-	{EDITOR} {BLOCK} unset boot_fallback
-	;;
-*) {EDITOR} {BLOCK} unset boot_counter boot_success boot_fallback ;;
+[1-9]) {STATE} boot_counter="$boots" boot_success=0 boot_fallback ;;
+*) {STATE} boot_counter boot_success boot_fallback ;;
 esac
 """
 SCRIPTS = {
     f"{PROGRAMS}/boot-success": SUCCESS_SCRIPT,
     f"{PROGRAMS}/boot-failure": FAILURE_SCRIPT,
     COUNTER: COUNT_SCRIPT,
+    STATE: STATE_SCRIPT,
 }
 
 

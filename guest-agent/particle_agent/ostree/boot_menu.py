@@ -32,6 +32,10 @@ plain() {
 	printf %s "$1" | LC_ALL=C sed 's|[^A-Za-z0-9 _@%+=:,./~^-]|\\&|g'
 }
 names=$(ls -v -r "$entries")
+# GRUB goes on with the second entry, which must exist, when it cannot load the kernel of the first.
+note='	set tried=1'
+[ "$(ls "$entries" | wc -l)" -lt 2 ] || note="$note
+	set fallback=1"
 for name in ${names:?there are no entries}; do
 	title= linux= initrd= options=
 	while read -r key value || [ -n "$key" ]; do
@@ -44,6 +48,8 @@ for name in ${names:?there are no entries}; do
 	done <"$entries/$name"
 	title=$(printf %s "$title" | tr -d "'[:cntrl:]")
 	printf "menuentry '%s' --unrestricted {\n" "$title"
+	printf '%s\n' "$note"
+	note='	if [ "${tried}" = "1" ]; then set boot_fallback=1; save_env boot_fallback; fi'
 	printf '\tlinux %s %s\n' "$(plain "$linux")" "$(plain "$options")"
 	if [ -n "$initrd" ]; then printf '\tinitrd %s\n' "$(plain "$initrd")"; fi
 	echo '}'
@@ -72,6 +78,7 @@ COUNTING = """\
 if [ "${boot_success}" = "0" ]; then
 	if [ "${boot_counter}" = "0" ]; then
 		set default=1
+		set fallback=0
 		set boot_fallback=1
 		save_env boot_fallback
 		echo 'The update did not start: booting the version before it.'

@@ -6,8 +6,14 @@ import subprocess
 import pytest
 from particle_agent.contract.inspection import COUNTED_BOOTS
 from particle_agent.ostree import boot_counting
-from particle_agent.ostree.boot_counting import COUNT_SCRIPT, FAILURE_SCRIPT, SUCCESS_SCRIPT
-from particle_agent.ostree.boot_menu import BLOCK, COUNTER, GENERATOR_TEXT
+from particle_agent.ostree.boot_counting import (
+    COUNT_SCRIPT,
+    FAILURE_SCRIPT,
+    STATE,
+    STATE_SCRIPT,
+    SUCCESS_SCRIPT,
+)
+from particle_agent.ostree.boot_menu import BLOCK, BLOCK_BYTES, COUNTER, GENERATOR_TEXT
 from particle_agent.ostree.image.automatic_updates import REJECTED
 
 OLD, NEW = "a" * 64 + ".0", "b" * 64 + ".0"
@@ -18,6 +24,7 @@ block=$1 order=$2
 shift 2
 case $order in
 list) cat "$block" ;;
+create) : >"$block" ;;
 *)
 	for each; do
 		sed -i "/^${each%%=*}=/d" "$block"
@@ -42,6 +49,7 @@ class System:
         self.booted.parent.mkdir(exist_ok=True)
         self.booted.touch()
         self.program("boot-count", self.inside(COUNT_SCRIPT))
+        self.program("boot-state", self.inside(STATE_SCRIPT))
         for number, name in enumerate((OLD, NEW)):
             deployment = place / f"sysroot/ostree/deploy/debian/deploy/{name}"
             (deployment / "usr/lib/particle-os").mkdir(parents=True)
@@ -84,7 +92,7 @@ class System:
 
     def inside(self, script):
         """A script with the paths of this system."""
-        for path in (boot_counting.EDITOR, COUNTER):
+        for path in (boot_counting.EDITOR, COUNTER, STATE):
             script = script.replace(path, f"{self.place}/programs/{path.rpartition('/')[2]}")
         for path in ("/boot/", "/sysroot", "/var/lib", "/run/"):
             script = script.replace(path, f"{self.place}{path}")
@@ -212,6 +220,48 @@ def test_an_image_without_the_editor_does_not_count(system):
     for script in (COUNT_SCRIPT, FAILURE_SCRIPT):
         assert system.run(script) == []
     assert system.state == {}
+
+
+def test_a_version_that_runs_is_not_rejected(system):
+    """GRUB tried it once more, because the version before it cannot start either."""
+    system.block.write_text("boot_success=0\nboot_counter=0\nboot_fallback=1\n")
+    system.runs(NEW, default=NEW)
+    system.menu([1, 0])
+    assert system.run(SUCCESS_SCRIPT) == []
+    assert system.state == {"boot_success": "1"}
+    assert not (system.place / REJECTED.lstrip("/")).exists()
+
+
+@pytest.mark.skipif(shutil.which("grub-editenv") is None, reason="no grub-editenv")
+@pytest.mark.parametrize("damage", [b"", b"# GRUB Environment Block\nboot_suc", b"\0" * 1024, None])
+def test_a_damaged_block_is_made_anew(system, damage):
+    """A machine may have lost its power while GRUB's own program wrote the block."""
+    (system.place / "programs/grub-editenv").unlink()
+    (system.place / "programs/grub-editenv").symlink_to(shutil.which("grub-editenv"))
+    system.block.unlink()
+    if damage is not None:
+        system.block.write_bytes(damage)
+    assert system.run(FAILURE_SCRIPT) == []
+    system.menu([1, 0])
+    system.counts(NEW, "5\n")
+    system.run(COUNT_SCRIPT)
+    assert len(system.block.read_bytes()) == BLOCK_BYTES
+    shown = system.run(f"{STATE} list >{system.place}/orders")
+    assert shown == ["boot_counter=5", "boot_success=0"]
+
+
+def test_the_block_is_written_in_its_place(system):
+    """GRUB reads the blocks of the file without the journal of the file system."""
+    text = "boot_success=0\nother=x\n"
+    system.block.write_text(text.ljust(BLOCK_BYTES, "#"))
+    system.program("dd", f'#!/bin/sh\necho "$@" >>"{system.place}/orders"\nexec /bin/dd "$@"\n')
+    before = system.block.stat()
+    (order,) = system.run(f"{STATE} boot_success=1 boot_counter=3 missing")
+    assert order.endswith(f" of={system.block} bs={BLOCK_BYTES} conv=notrunc,fsync status=none")
+    assert system.block.read_text().startswith("other=x\nboot_success=1\nboot_counter=3\n")
+    after = system.block.stat()
+    assert (after.st_ino, after.st_blocks) == (before.st_ino, before.st_blocks)
+    assert list((system.place / "run").iterdir()) == [system.booted]
 
 
 @pytest.mark.parametrize(

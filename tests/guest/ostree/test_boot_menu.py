@@ -71,6 +71,7 @@ def commands(text):
 def test_an_entry_becomes_one_of_the_menu(generate):
     assert generate({"ostree-1.conf": ENTRY}) == (
         "menuentry 'Debian GNU/Linux 13 (trixie) 13.1 (ostree:0)' --unrestricted {\n"
+        "\tset tried=1\n"
         "\tlinux /boot/ostree/debian-abc/vmlinuz-6.12"
         " root=UUID=1-2 rw quiet ostree=/ostree/boot.1/debian/abc/0\n"
         "\tinitrd /boot/ostree/debian-abc/initramfs-6.12.img\n"
@@ -98,7 +99,7 @@ def test_no_value_breaks_out_of_the_menu(generate, odd):
         f"title Debian {odd} end\nlinux /boot/vmlinuz{odd}\n"
         f"initrd /boot/init{odd}\noptions a=1 b={odd} c\n"
     )
-    entry, linux, initrd, end = commands(generate({"ostree-1.conf": text}))
+    entry, _, linux, initrd, end = commands(generate({"ostree-1.conf": text}))
     title = "".join(c for c in f"Debian {odd} end" if c not in "'\x07")
     assert entry == ["menuentry", title, "--unrestricted", "{"]
     assert " ".join(linux) == f"linux /boot/vmlinuz{odd} a=1 b={odd} c"
@@ -110,7 +111,9 @@ def test_no_value_breaks_out_of_the_menu(generate, odd):
 @pytest.mark.parametrize("odd", ["'", "$(x)", "}", ";", "\\", "|", "\xc3\xa4", "<"])
 def test_grub_accepts_the_menus(generate, odd):
     for text in (
-        generate({"ostree-1.conf": f"title {odd}\nlinux {odd}\noptions {odd}\n"}),
+        generate(
+            {f"ostree-{n}.conf": f"title {odd}\nlinux {odd}\noptions {odd}\n" for n in (1, 2)}
+        ),
         menu(),
     ):
         done = subprocess.run(["grub-script-check"], input=text.encode("latin-1"))
@@ -192,6 +195,40 @@ def test_a_version_that_has_started_stays(saved):
 def test_a_counter_that_is_no_number_gives_one_more_try(odd):
     found = boots({"boot_counter": odd, "boot_success": "0"}, 2)
     assert found == [["0", "0", "0", "-"], ["1", "0", "0", "1"]]
+
+
+def chosen(generate, loads):
+    """The entries of `a` and `b` that GRUB tries, when it can load only some; and what it notes.
+
+    An imitation of GRUB in sh.
+    """
+    entries = {"ostree-2.conf": "title x\nlinux a\n", "ostree-1.conf": "title x\nlinux b\n"}
+    bodies = re.findall(r"menuentry .*?{\n(.*?)}\n", generate(entries), re.DOTALL)
+    first, second = (re.sub(r"(?m)(^\t|then )set ", r"\1", body) for body in bodies)
+    script = 'linux() { echo "tried $1"; }; save_env() { echo "saved $1=$boot_fallback"; }\n'
+    script += first if "a" in loads else f'{first}echo "next $fallback"\n{second}'
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_version_whose_kernel_cannot_be_loaded_is_left(generate):
+    found = chosen(generate, loads="b")
+    assert found == ["tried a", "next 1", "saved boot_fallback=1", "tried b"]
+
+
+def test_an_entry_that_does_not_exist_is_no_fallback(generate):
+    """GRUB does not look whether the entry exists."""
+    assert "fallback" not in generate({"ostree-1.conf": ENTRY})
+
+
+def test_a_version_that_loads_is_not_left(generate):
+    assert chosen(generate, loads="ab") == ["tried a"]
+
+
+def test_the_older_version_chosen_by_hand_is_no_return(generate):
+    text = generate({"ostree-2.conf": ENTRY, "ostree-1.conf": ENTRY})
+    assert text.count("set tried=1\n") == 1
+    assert text.index("set tried=1") < text.index('[ "${tried}" = "1" ]')
 
 
 def test_the_menu_reads_the_entries_at_its_end():
