@@ -62,7 +62,7 @@ def write_page(seen: dict[str, str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10, help="how often to run each mutation")
-    parser.add_argument("--only", default="", help="run only mutations whose name contains this")
+    parser.add_argument("--only", default="", help="run only mutations with one of these names")
     parser.add_argument("--power", type=int, default=0, help="how often to cut the power instead")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument(
@@ -84,7 +84,7 @@ def main() -> int:
         wrong = 0
         seen = {}
         for name, mutation in MUTATIONS.items():
-            if arguments.only not in name:
+            if arguments.only and name not in arguments.only.split():
                 continue
             found = [attempt(mutation, update) for _ in range(arguments.runs)]
             faults = [each for each in found if each is not None]
