@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,68 @@ def test_a_broken_image_of_arm64_is_told_apart(account: Account, built: Path) ->
     found = account.run("inspect", image, "--verify")
     assert "is a program for amd64, and its name is that of arm64" in found.stdout
     image.unlink()
+
+
+# What the shipped recipe leaves out.
+MORE = """\
+    swap: 64M
+    grow: true
+    formats: [raw, qcow2, vmdk, vdi, vhd]
+"""
+MORE_CHECKS = """\
+    - command: [swapon, --show=NAME, --noheadings]
+      contains: /swapfile
+    - unit: systemd-growfs-root.service
+"""
+DATE = ("--source-date", "1790000000")
+
+
+@pytest.mark.weekly
+def test_two_builds_on_two_hosts_are_the_same_bytes(account: Account, built: Path) -> None:
+    """Swap, a disk that grows, and every format are those of the other architecture."""
+    text = example(account, "arm64").read_text()
+    assert "    formats: [raw, qcow2]\n" in text
+    text = text.replace("    formats: [raw, qcow2]\n", MORE) + MORE_CHECKS
+    text = text.replace("    packages:\n", "    packages:\n      - systemd-repart\n", 1)
+    recipe = account.write(account.directory / "arm64.yml", text)
+    other = {**account.environment, "XDG_CACHE_HOME": str(account.make_directory("other-host"))}
+    digests = []
+    for number, user in enumerate((account, replace(account, environment=other))):
+        output = account.make_directory(f"arm64-same-{number}")
+        more = ["--no-boot-test"] if number else []
+        outcome = user.run(
+            "build", recipe, "--output", output, "--no-cache", *DATE, *more, "--json"
+        )
+        assert outcome.status == 0, outcome.stderr
+        found = {each["path"]: each["sha256"] for each in outcome.json()["artifacts"]}
+        assert {name.partition(".")[2] for name in found} >= {"raw", "qcow2", "vmdk", "vdi", "vhd"}
+        digests.append(found["arm64.raw"])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.weekly
+def test_a_shell_and_a_stage_alone_run_programs_of_arm64(account: Account, built: Path) -> None:
+    entered = account.run("shell", example(account, "arm64"), text="uname -m; exit 7\n")
+    assert entered.status == 7, entered.stderr
+    assert "aarch64" in entered.stdout
+    options = account.write(account.directory / "options.yml", "command: [uname, -m]\n")
+    arguments = ("--options", options, "--base", "mmdebstrap:trixie", "--architecture", "arm64")
+    alone = account.run("stage", "run", "run", *arguments, "--progress", "plain", "-v")
+    assert alone.status == 0, alone.stderr
+    assert "aarch64" in alone.stdout + alone.stderr
+
+
+@pytest.mark.weekly
+def test_a_commit_of_arm64_leaves_an_update_that_is_bad(account: Account) -> None:
+    text = example(account, "edge").read_text().replace("amd64", "arm64")
+    assert "      - grub-pc-bin\n" in text
+    text = text.replace("      - grub-pc-bin\n", "").replace(
+        "stages:\n", "architecture: arm64\nstages:\n"
+    )
+    text = text.replace("boot-test:\n", "boot-test:\n  fallback: true\n")
+    recipe = account.write(account.directory / "edge-arm64.yml", text)
+    output = account.make_directory("edge-arm64")
+    outcome = account.run("build", recipe, "--output", output, "--json")
+    assert outcome.status == 0, outcome.stderr
+    found = [(boot["step"], boot["firmware"], boot["status"]) for boot in outcome.json()["boot"]]
+    assert found == [(step, "uefi", "passed") for step in (None, "bad-update", "fallback")]
