@@ -13,7 +13,7 @@ from pathlib import Path
 from particle_os.boot import probe, questioning
 from particle_os.boot.disk_use import DiskUse
 from particle_os.boot.frameworks.image_shell import ImageShell
-from particle_os.boot.observation.time_limit import TimeLimit
+from particle_os.boot.observation.time_limit import TimeLimit, check_host, waited
 from particle_os.boot.observation.verdict import (
     BootProgress,
     CheckResult,
@@ -171,6 +171,7 @@ class _Attempt:
         passed = status == "passed"
         if not passed:
             self._blame_disk()
+            check_host(outcome, waited(self.machine), self._seconds())
         return Observation(
             status=status,
             message=message,

@@ -10,6 +10,7 @@ import pytest
 from particle_os.boot import attempt, files, probe, questioning
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.frameworks import suites
+from particle_os.boot.observation.time_limit import check_host
 from particle_os.boot.observation.verdict import BootProgress, CheckResult
 from particle_os.boot.request import BootRequest
 from particle_os.errors import InfrastructureError, NotEnoughSpace
@@ -36,6 +37,7 @@ def boot(tmp_path, monkeypatch):
     def run(
         until_answer=None, until_off=None, state="running", shut_down=False,
         image_format="raw", disk_error=None, goss=None, alive=True, suite=None, checks=(),
+        waits=0.0,
     ):  # fmt: skip
         done, order = [], []
         device = SimpleNamespace(data=answer(state), send=done.append)
@@ -61,6 +63,7 @@ def boot(tmp_path, monkeypatch):
             return (CheckResult(name="goss", passed=file is None, detail="no"),) if file else ()
 
         monkeypatch.setattr(attempt, "running", running)
+        monkeypatch.setattr(attempt, "waited", lambda machine: waits)
 
         def connected(directory, name, *more):
             order.append(name)
@@ -96,6 +99,32 @@ def boot(tmp_path, monkeypatch):
         return found, done
 
     return run
+
+
+def test_a_failure_that_a_busy_host_may_cause_is_no_verdict(boot):
+    """A system gives up waiting for a device or a service, by its own clock."""
+    failure = ("emergency-mode", "the console says: You are in emergency mode")
+    with pytest.raises(attempt.Undecided, match="too busy for a verdict") as raised:
+        boot(until_answer=failure, waits=3600.0)
+    assert raised.value.verdict.status == "infrastructure"
+    assert failure[1] in raised.value.brief
+
+
+def test_so_are_units_that_fail_on_a_busy_host(boot):
+    with pytest.raises(attempt.Undecided, match="units-failed: "):
+        boot(state="degraded", waits=3600.0)
+
+
+@pytest.mark.parametrize("failure", [None, ("kernel-panic", "it panics")])
+def test_a_busy_host_makes_no_other_verdict_doubtful(boot, failure):
+    found, _ = boot(until_answer=failure, waits=3600.0)
+    assert found.status == (failure[0] if failure else "passed")
+
+
+@pytest.mark.parametrize(("waits", "raises"), [(0.0, False), (75.0, False), (76.0, True)])
+def test_a_machine_has_too_little_when_it_waits_for_three_quarters(waits, raises):
+    with pytest.raises(InfrastructureError) if raises else nullcontext():
+        check_host(("root-not-found", "Gave up waiting for root"), waits, 100.0)
 
 
 def test_a_boot_that_passes_needs_no_console(boot):

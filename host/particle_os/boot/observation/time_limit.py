@@ -1,16 +1,23 @@
-"""The time limit of a boot, which no busy host uses up."""
+"""The time limit of a boot, which no busy host uses up, and failures that such a host may cause."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from particle_os.boot.observation.verdict import BootStatus, Outcome
+from particle_os.errors import InfrastructureError
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm.machine import Machine
 
 # At most so many times the limit are added to it, so that each boot ends.
 MOST = 3
+# A system has time limits of its own: systemd waits 90 s for a device or a service, initramfs-tools
+# 30 s for the root. These failures prove nothing when the machine has waited for this share of the
+# time: it had less than a quarter of what it needs on a host that has nothing else to do.
+LATE: tuple[BootStatus, ...] = ("emergency-mode", "root-not-found", "units-failed")
+MOST_WAITED = 0.75
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,8 @@ class TimeLimit(Deadline):
     waited: Callable[[], float] = float
 
     def of(self, machine: Machine) -> TimeLimit:
-        """The same limit for a machine that QEMU has just started.
-
-        The threads of QEMU may wait at the same time, so the one that waited longest counts.
-        """
-        return replace(self, waited=lambda: max(process.waits(machine.console.pid), default=0.0))
+        """The same limit for a machine that QEMU has just started."""
+        return replace(self, waited=lambda: waited(machine))
 
     @property
     def left(self) -> float:
@@ -42,3 +46,25 @@ class TimeLimit(Deadline):
 
     def _more(self) -> float:
         return min(self.waited(), MOST * self.seconds)
+
+
+def waited(machine: Machine) -> float:
+    """The seconds for which the machine has waited for a processor.
+
+    The threads of QEMU may wait at the same time, so the one that waited longest counts.
+    """
+    return max(process.waits(machine.console.pid), default=0.0)
+
+
+def check_host(outcome: Outcome, waited: float, seconds: float) -> None:
+    """Raises InfrastructureError for a failure that a busy host may have caused.
+
+    `waited` is how long the machine has waited for a processor in the `seconds` since its start.
+    """
+    status, message = outcome
+    if status in LATE and waited > MOST_WAITED * seconds:
+        raise InfrastructureError(
+            f"the host was too busy for a verdict: the machine has waited {waited:.0f} of "
+            f"{seconds:.0f} s for a processor, and then {status}: {message}",
+            hint="Boot the image again when the host has less to do.",
+        )
