@@ -55,8 +55,9 @@ class SharedFile(Record):
 class SharedEntry(Record):
     """A signed entry. The kind and the key are in it, so that no entry passes for another one.
 
-    `created` is in seconds since 1970. `label` is for people. `id` and `parent` join checkpoints,
-    and `network` says that a checkpoint contains data from the network.
+    `created` is in seconds since 1970. `label` is for people. `id` identifies the content, where
+    the key does not: of a helper, a base and a checkpoint. `parent` is the `id` of the checkpoint
+    below, and `network` says that a checkpoint contains data from the network.
     """
 
     version: Literal[1] = 1

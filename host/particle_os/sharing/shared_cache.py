@@ -72,11 +72,12 @@ class SharedCache:
                 note(f"the shared cache {store.name} is not used: {error.strerror or error}")
         return None
 
-    def has_kept(self, kind: EntryName, key: str) -> SharedEntry | None:
+    def has_kept(self, kind: EntryName, key: str, identity: str = "") -> SharedEntry | None:
         """The entry of the cache that this build writes to, which it need not write again.
 
-        This build's key has signed it, and all of its blobs are there: an entry that is damaged is
-        written again. A whole one counts as new from now on. Raises OSError.
+        This build's key has signed it, it has the content with this `identity`, and all of its
+        blobs are there: any other entry is written again. This one counts as new from now on.
+        Raises OSError.
         """
         assert self.target is not None and self.signer is not None
         envelope = self.target.entry(kind, key)
@@ -85,6 +86,8 @@ class SharedCache:
         try:
             entry = _opened(self.signer.public, envelope, kind, key)
         except Unusable:
+            return None
+        if entry.id != identity:
             return None
         blobs = {chunk.blob: chunk.stored for file in entry.files for chunk in file.chunks}
         if not all(self.target.has_blob(digest, size) for digest, size in blobs.items()):

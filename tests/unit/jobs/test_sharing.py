@@ -1,6 +1,7 @@
 """A build takes what a shared cache has, and gives what a good build has made."""
 
 import hashlib
+import os
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -35,7 +36,7 @@ class Machine:
         yield
 
     @contextmanager
-    def sharing(self, *, reads=True, writes=True, age=HOUR):
+    def sharing(self, *, reads=True, writes=True, age=HOUR, rebuild=False):
         """The sharing of a build with the stages of KEYS."""
         self._patch.setattr(sharing, "cache_directory", lambda: self.place)
         cache = of_options(
@@ -44,7 +45,9 @@ class Machine:
         )  # fmt: skip
         with Checkpoints(self.place / "checkpoints") as kept:
             plan = SimpleNamespace(
-                options=SimpleNamespace(cache=True, max_age=age, mirror=None, plain=False),
+                options=SimpleNamespace(
+                    cache=True, max_age=age, mirror=None, plain=False, rebuilds_base=rebuild
+                ),
                 template=SimpleNamespace(name="small"),
                 base=None,
                 base_reference="mmdebstrap:trixie",
@@ -68,7 +71,7 @@ class Machine:
             (made / helper.SUMS).write_text("".join(f"{sums[n]}  {n}\n" for n in sums))
         (self.place / "bases").mkdir(exist_ok=True)
         tarball = self.place / "bases/base.tar.zst"
-        tarball.write_text("the base")
+        tarball.write_text(f"the base of {self.place.name}")
         suite._keep(tarball, self.place / "bases" / self._base_key())
         with Checkpoints(self.place / "checkpoints") as kept:
             below = kept.stored(KEYS[first - 1]) if first else None
@@ -82,6 +85,11 @@ class Machine:
 
     def _base_key(self):
         return suite.suite_key("trixie", None, "amd64", False)
+
+    def parts(self):
+        """The texts of the helper's kernel and of the base."""
+        (tarball,) = self.place.glob("bases/*.tar.zst")
+        return [(self.place / "helpers" / HELPER / "kernel").read_text(), tarball.read_text()]
 
     def found(self):
         """The texts of the checkpoints that a build can begin from."""
@@ -117,10 +125,8 @@ def test_another_machine_begins_where_the_first_one_ended(machine):
     take(other)
     assert one.notes == other.notes == []
     assert other.found() == [f"disk {number} of one" for number in range(3)]
-    assert (other.place / "helpers" / HELPER / "kernel").read_text() == "kernel of one"
+    assert other.parts() == ["kernel of one", "the base of one"]
     assert helper.intact(other.place / "helpers" / HELPER)
-    (tarball,) = other.place.glob("bases/*.tar.zst")
-    assert tarball.read_text() == "the base"
     ages = [
         (place / "helpers" / HELPER / "root.squashfs").stat().st_mtime_ns
         for place in (one.place, other.place)
@@ -191,6 +197,39 @@ def test_the_second_giver_sends_nothing_that_is_there(machine, tmp_path):
     assert {path: path.stat().st_ino for path in (tmp_path / "shared").rglob("*")} == before
 
 
+def test_helper_and_base_are_those_of_the_checkpoints(machine):
+    """The keys of checkpoints cover the content of helper and base, whose own keys do not."""
+    one, two, other = machine("one"), machine("two"), machine("other")
+    for writer in (one, two):
+        writer.build()
+        give(writer)
+    take(other)
+    assert other.parts() == ["kernel of two", "the base of two"]
+    assert other.found() == [f"disk {number} of two" for number in range(3)]
+
+
+def test_what_another_content_replaces_is_not_renewed(machine, tmp_path):
+    """Otherwise a rule that removes old files would keep the blobs of an old base."""
+    one, two = machine("one"), machine("two")
+    for writer in (one, two):
+        writer.build()
+    give(one)
+    old = [path for path in (tmp_path / "shared/blobs").rglob("*") if path.is_file()]
+    for path in old:
+        os.utime(path, (0, 0))
+    give(two)
+    assert {path.stat().st_mtime for path in old} == {0}
+
+
+def test_a_base_that_is_rebuilt_is_not_taken(machine):
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    take(other, rebuild=True)
+    assert not (other.place / "bases").exists()
+    assert (other.place / "helpers").exists()
+
+
 def test_a_damaged_checkpoint_ends_the_chain_with_a_note(machine, tmp_path):
     one, other = machine("one"), machine("other")
     one.build()
@@ -211,7 +250,7 @@ def test_an_entry_that_says_other_than_its_files_is_not_used(machine):
     give(one)
     with one.sharing() as shared:
         found = shared.job.checkpoints.stored(KEYS[1])
-        kept = shared.cache.has_kept("checkpoint", KEYS[1])
+        kept = shared.cache.has_kept("checkpoint", KEYS[1], found.meta.id)
         meta.write_text(meta.read_text().replace(found.meta.id, "0" * 32))
         files = {"disk.qcow2": found.disk, "meta.json": meta}
         shared.cache.keep(kept.model_copy(update={"files": ()}), files)

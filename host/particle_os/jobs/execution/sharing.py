@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,8 @@ class Sharing:
     def take_base(self) -> None:
         """Takes the base of a suite from a shared cache if the user's own cache has none."""
         key = self._base_key()
-        if not self.reads or key is None or self.job.plan.base is not None:
+        plan = self.job.plan
+        if not self.reads or key is None or plan.base is not None or plan.options.rebuilds_base:
             return
         with self._taken("base", key) as made:
             if made is not None:
@@ -164,21 +166,33 @@ class Sharing:
 
     def _give_helper(self) -> None:
         template = self.job.plan.template
-        key = helper.key_of(template)
         made = helper.find(template, cache_directory())
-        if made is not None and self.cache.has_kept("helper", key) is None:
-            names = (*helper.FILES, helper.SUMS)
-            files = {name: made.root.parent / name for name in names}
-            self._give(
-                SharedEntry(kind="helper", key=key, created=time.time(), label="helper"), files
-            )
+        if made is None:
+            return
+        entry = SharedEntry(
+            kind="helper",
+            key=made.key,
+            created=made.root.stat().st_mtime,
+            label="helper",
+            id=hashlib.sha256(made.identity().encode()).hexdigest(),
+        )
+        names = (*helper.FILES, helper.SUMS)
+        self._give(entry, {name: made.root.parent / name for name in names})
 
     def _give_base(self) -> None:
         key = self._base_key()
-        if key is not None and self.cache.has_kept("base", key) is None:
-            tarball = cache_directory() / "bases" / f"{key}.tar.zst"
-            entry = SharedEntry(kind="base", key=key, created=time.time(), label="base")
-            self._give(entry, {TARBALL: tarball})
+        if key is None:
+            return
+        tarball = cache_directory() / "bases" / f"{key}.tar.zst"
+        digest = suite.read_digest(tarball.with_name(f"{key}.sha256"))
+        entry = SharedEntry(
+            kind="base",
+            key=key,
+            created=tarball.stat().st_mtime,
+            label="base",
+            id=digest.removeprefix("sha256:"),
+        )
+        self._give(entry, {TARBALL: tarball})
 
     def _give_packages(self) -> None:
         for sha256, name in self.packages.items():
@@ -187,7 +201,7 @@ class Sharing:
                 entry = SharedEntry(
                     kind="package", key=sha256, created=time.time(), label=name[:200]
                 )
-                self._give(entry, {PACKAGE: place})
+                self.cache.keep(entry, {PACKAGE: place})
 
     def _give_checkpoints(self, keys: Sequence[str]) -> None:
         self.job.checkpoints.settle()
@@ -199,9 +213,6 @@ class Sharing:
             found = self.job.checkpoints.stored(key)
             if found is None:
                 return
-            kept = self.cache.has_kept("checkpoint", key)
-            if kept is not None and kept.id == found.meta.id:
-                continue
             meta = found.meta
             entry = SharedEntry(
                 kind="checkpoint",
@@ -227,7 +238,9 @@ class Sharing:
         return True
 
     def _give(self, entry: SharedEntry, files: dict[str, Path]) -> None:
-        self.cache.keep(entry, files)
+        """Writes an entry, unless the cache has one with the same content."""
+        if self.cache.has_kept(entry.kind, entry.key, entry.id) is None:
+            self.cache.keep(entry, files)
 
     def _base_key(self) -> str | None:
         """The key of the base of a suite; None for other bases."""
