@@ -18,7 +18,7 @@ ByteCount = Annotated[int, pydantic.Field(ge=0, le=SIZE_LIMIT)]
 
 
 class SharedChunk(Record):
-    """Bytes of a file that are no hole: `size` of them at `offset`.
+    """Bytes of a file that are not all zeros: `size` of them at `offset`.
 
     `blob` is the SHA-256 of the compressed chunk, which has `stored` bytes; `sha256` is that of the
     bytes themselves. Both are equal if the chunk is stored as it is.
@@ -32,7 +32,7 @@ class SharedChunk(Record):
 
 
 class SharedFile(Record):
-    """A file: its name, its size in bytes, and its chunks, in their order; the rest are holes.
+    """A file: its name, its size in bytes, and its chunks, in their order; the rest are zeros.
 
     `modified_ns` is the time of its last change, which keys and checkpoints name.
     """

@@ -27,7 +27,8 @@ from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular, write_whole
 
 CHUNK_SECONDS = 60.0
-PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "-c"]
+# Runs of zeros become holes.
+PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "--sparse", "-c"]
 
 
 # A blob is missing or damaged; the store answers.
@@ -224,8 +225,7 @@ def _stored(name: str, path: Path, store: Store) -> SharedFile:
     chunks = []
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
-        for offset, length in extents(file.fileno(), status.st_size):
-            data = os.pread(file.fileno(), length, offset)
+        for offset, data in windows(file.fileno(), status.st_size):
             compressed = _packed(data)
             if len(compressed) >= len(data):
                 # A package is compressed already.
@@ -247,20 +247,25 @@ def _stored(name: str, path: Path, store: Store) -> SharedFile:
     )
 
 
-def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The offset and length of each chunk of a file that is no hole; chunks end at multiples."""
+def windows(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """The offset and content of each CHUNK bytes of a file that are not all zeros.
+
+    Where the holes are depends on what the kernel has in memory, so no chunk ends at one: the same
+    content always has the same chunks.
+    """
     offset = 0
     while offset < size:
         try:
-            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+            data = os.lseek(descriptor, offset, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return
             raise
-        hole = os.lseek(descriptor, offset, os.SEEK_HOLE)
-        end = min(hole, (offset // CHUNK + 1) * CHUNK)
-        yield offset, end - offset
-        offset = end
+        offset = data // CHUNK * CHUNK
+        content = os.pread(descriptor, min(CHUNK, size - offset), offset)
+        if content.count(0) < len(content):
+            yield offset, content
+        offset += CHUNK
 
 
 def _packed(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from particle_os.errors import UsageError
 from particle_os.jobs.plan import BuildOptions
 from particle_os.sharing import shared_cache
 from particle_os.sharing.entry import CHUNK
-from particle_os.sharing.shared_cache import extents, of_options
+from particle_os.sharing.shared_cache import of_options, windows
 from particle_os.sharing.signing import PublicKeys, Signer
 
 from .keys import KEY
@@ -27,14 +27,34 @@ def test_a_sparse_file_comes_back_with_its_holes_and_its_time(world):
     assert list(world.directory.rglob(".*")) == []
 
 
-def test_holes_are_no_chunks_and_chunks_end_at_multiples(tmp_path):
+def chunks(path):
+    with path.open("rb") as file:
+        found = list(windows(file.fileno(), path.stat().st_size))
+    return [(offset, len(data)) for offset, data in found]
+
+
+def test_chunks_are_aligned_and_zeros_are_none(tmp_path):
     path = tmp_path / "x"
     with path.open("wb") as file:
-        file.truncate(4 * CHUNK)
-        file.seek(CHUNK - 4096)
-        file.write(b"x" * 8192)
-    with path.open("rb") as file:
-        assert list(extents(file.fileno(), 4 * CHUNK)) == [(CHUNK - 4096, 4096), (CHUNK, 4096)]
+        file.truncate(4 * CHUNK + 100)
+        for place in (CHUNK - 4096, 4 * CHUNK):
+            file.seek(place)
+            file.write(b"x" * 8192)
+    os.truncate(path, 4 * CHUNK + 100)
+    assert chunks(path) == [(0, CHUNK), (CHUNK, CHUNK), (4 * CHUNK, 100)]
+
+
+def test_the_same_content_has_the_same_chunks_wherever_its_holes_are(world, tmp_path):
+    """Without data in its memory, the kernel shows allocated zeros as a hole, and later as data."""
+    world.keep()
+    before = world.blobs
+    whole = tmp_path / "whole"
+    whole.write_bytes(world.file.read_bytes())
+    assert chunks(whole) == chunks(world.file)
+    world.keep(key="cd" * 20, file=whole)
+    assert world.blobs == before
+    assert whole.stat().st_blocks * 512 > 5 * CHUNK
+    assert world.fetch(key="cd" * 20).stat().st_blocks * 512 < CHUNK
 
 
 def test_what_is_there_is_not_sent_again(world):
