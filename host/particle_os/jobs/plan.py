@@ -158,6 +158,16 @@ class Plan:
         """The references to the files that stages read from a disk."""
         return frozenset(stage.input_disk for stage in self.stages if stage.input_disk)
 
+    @property
+    def private_from(self) -> int:
+        """The first stage, counted from 0, whose result may depend on something confidential.
+
+        This is a secret, or a variable with a part of a confidential value.
+        """
+        known = self.loaded.confidential
+        found = (i for i, stage in enumerate(self.stages) if stage.secrets or i in known)
+        return next(found, len(self.stages))
+
     def secrets_of(self, stage: StageOptions) -> dict[str, bytes]:
         """The secrets that a stage names."""
         return {str(s.file): self.secrets[str(s.file)] for s in stage.secrets}

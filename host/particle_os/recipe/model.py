@@ -134,7 +134,8 @@ class LoadedRecipe:
     out, and hold everything else that is worth a remark but no error. `attachments` are the files
     of the host that each stage names. `files` maps each file that the recipe was read from to its
     SHA-256 digest. `goss` is the content of the file of goss tests. `base_image_key` is the public
-    key of the base image's commit. `hidden` names the variables with parts of confidential values.
+    key of the base image's commit. `hidden` names the variables with parts of confidential values,
+    and `confidential` has the stages, counted from 0, that such a variable is in.
     """
 
     recipe: Recipe
@@ -146,6 +147,7 @@ class LoadedRecipe:
     goss: bytes | None = None
     base_image_key: bytes | None = None
     hidden: frozenset[str] = frozenset()
+    confidential: frozenset[int] = frozenset()
 
     def is_unchanged(self) -> bool:
         """Whether the files still are those that the recipe was read from. Raises OSError."""

@@ -11,6 +11,7 @@ from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.execution import sharing
 from particle_os.jobs.execution.sharing import SharedPackages, Sharing
+from particle_os.jobs.plan import Plan
 from particle_os.sandbox import helper
 from particle_os.sharing.shared_cache import of_options
 
@@ -24,9 +25,9 @@ KEYS = [character * 40 for character in "abcd"]
 class Machine:
     """One machine with a cache of its own; `notes` and `phases` are those of its build."""
 
-    def __init__(self, place, url, secret, public, patch, *, secrets=(), network=()):
+    def __init__(self, place, url, secret, public, patch, *, secrets=(), network=(), hidden=()):
         self.place, self.notes, self.phases = place, [], []
-        self.secrets, self.network = secrets, network
+        self.secrets, self.network, self.hidden = secrets, network, hidden
         self._url, self._secret, self._public, self._patch = url, secret, public, patch
         (place / "work").mkdir(parents=True)
 
@@ -51,9 +52,12 @@ class Machine:
                 template=SimpleNamespace(name="small"),
                 base=None,
                 base_reference="mmdebstrap:trixie",
-                loaded=SimpleNamespace(recipe=SimpleNamespace(architecture="amd64")),
+                loaded=SimpleNamespace(
+                    recipe=SimpleNamespace(architecture="amd64"), confidential=self.hidden
+                ),
                 stages=[SimpleNamespace(secrets=n in self.secrets) for n in range(3)],
             )
+            plan.private_from = Plan.private_from.fget(plan)
             job = SimpleNamespace(
                 plan=plan, checkpoints=kept, note=self.notes.append, progress=self,
                 work=SimpleNamespace(path=self.place / "work"),
@@ -170,8 +174,12 @@ def test_a_checkpoint_that_a_build_uses_is_not_replaced(machine):
     assert other.found() == [f"disk {number} of other" for number in range(2)]
 
 
-def test_what_depends_on_a_secret_is_not_given(machine):
-    one, other = machine("one", secrets=(1,)), machine("other")
+CONFIDENTIAL = pytest.mark.parametrize("kind", ["secrets", "hidden"])
+
+
+@CONFIDENTIAL
+def test_what_depends_on_something_confidential_is_not_given(machine, kind):
+    one, other = machine("one", **{kind: (1,)}), machine("other")
     one.build()
     give(one)
     take(other)
@@ -328,10 +336,11 @@ def test_another_machine_gets_the_packages_of_a_build(machine):
     assert list((other.place / "work").glob("shared-*")) == []
 
 
+@CONFIDENTIAL
 @pytest.mark.parametrize(("running", "expected"), [(0, DEB), (1, None), (2, None)])
-def test_a_package_that_a_secret_may_have_opened_is_not_given(machine, running, expected):
+def test_a_package_that_a_secret_may_have_opened_is_not_given(machine, running, expected, kind):
     """From the first stage with a secret on, an archive may be a private one."""
-    one = machine("one", secrets=(1,))
+    one = machine("one", **{kind: (1,)})
     give_package(one, running)
     assert take_package(machine("other")) == expected
 

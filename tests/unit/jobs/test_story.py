@@ -107,6 +107,17 @@ def test_the_report_has_the_recipe_without_its_confidential_values(world):
     assert "$6$" not in page and digest[-20:] not in page
 
 
+def test_a_stage_with_a_confidential_variable_is_private(world):
+    (world.path / "server.yml").write_text(SECRETIVE)
+    assert planned(world).private_from == 1
+    left_out = "zone: ${zone}\n    when: {architecture: [arm64]}"
+    (world.path / "server.yml").write_text(SECRETIVE.replace("zone: ${zone}", left_out))
+    assert planned(world).private_from == 0, "a stage that is left out does not count"
+    literal = SECRETIVE.replace('"${hash}"', '"*"').replace('  hash: "*"\n', "")
+    (world.path / "server.yml").write_text(literal)
+    assert planned(world).private_from == 3, "what the recipe spells out is no secret"
+
+
 def test_a_recipe_that_changed_during_the_build_is_not_shown(world):
     plan = planned(world)
     text = RECIPE.replace("zone: UTC", "zone: Europe/Rome")

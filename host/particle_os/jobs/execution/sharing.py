@@ -33,7 +33,7 @@ class Sharing:
 
     job: Job
     cache: SharedCache
-    # The packages that the build has used, and that depend on no secret: SHA-256 and name.
+    # The packages that the build has used, by their SHA-256, but none that depends on a secret.
     packages: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -205,11 +205,8 @@ class Sharing:
 
     def _give_checkpoints(self, keys: Sequence[str]) -> None:
         self.job.checkpoints.settle()
-        stages = self.job.plan.stages
         # The first key is that of the unpacked base; the last stage leaves no checkpoint.
-        for number, key in enumerate(keys[:-1]):
-            if number and stages[number - 1].secrets:
-                return
+        for key in keys[:-1][: self.job.plan.private_from + 1]:
             found = self.job.checkpoints.stored(key)
             if found is None:
                 return
@@ -270,7 +267,6 @@ class SharedPackages:
         return self._sharing.reads and self._sharing.take_package(sha256, place)
 
     def used(self, sha256: str, name: str) -> None:
-        """Notes a package, unless a secret may have opened its archive."""
-        stages = self._sharing.job.plan.stages[: self._running() + 1]
-        if not any(stage.secrets for stage in stages):
+        """Notes a package, unless something confidential may have opened its archive."""
+        if self._running() < self._sharing.job.plan.private_from:
             self._sharing.packages[sha256] = name

@@ -109,6 +109,7 @@ def attach_files(reading: Reading) -> None:
     source, recipe = reading.source, reading.recipe
     assert recipe is not None
     stages, places, found = [], [], []
+    confidential = set()
     for index, stage in enumerate(recipe.stages):
         mark = source.mark(("stages", index))
         if stage.when is not None and not stage.applies(recipe.architecture):
@@ -121,6 +122,8 @@ def attach_files(reading: Reading) -> None:
         stages.append(attached)
         places.append(mark)
         found.append(tuple(attachments))
+        if _is_confidential(source.node(("stages", index)), reading.hidden):
+            confidential.add(len(stages) - 1)
     reading.loaded = LoadedRecipe(
         recipe=replace(recipe, stages=tuple(stages)),
         path=source.path,
@@ -129,7 +132,13 @@ def attach_files(reading: Reading) -> None:
         files=source.files,
         goss=reading.goss,
         base_image_key=reading.base_image_key,
+        confidential=frozenset(confidential),
     )
+
+
+def _is_confidential(stage: Node | None, hidden: frozenset[str]) -> bool:
+    """Whether one of the `hidden` variables is in a stage."""
+    return stage is not None and any(not hidden.isdisjoint(n.made_of) for n in stage.walk())
 
 
 def look_for_files(reading: Reading) -> None:
