@@ -78,15 +78,17 @@ class ImageRepository:
         finish(answer)
         return answer.status == 200 and answer.headers.get("Content-Length") in (None, str(size))
 
-    def blob(self, digest: str, size: int) -> bytes:
-        """A small blob, whose digest is checked."""
+    def blob(self, digest: str, size: int, watch: TransferWatch | None = None) -> bytes:
+        """A small blob, whose digest is checked. An OSError of `watch` ends the transfer."""
         file = io.BytesIO()
-        self.download(digest, size, file)
+        self.download(digest, size, file, watch)
         return file.getvalue()
 
-    def download(self, digest: str, size: int, file: IO[bytes]) -> None:
+    def download(
+        self, digest: str, size: int, file: IO[bytes], watch: TransferWatch | None = None
+    ) -> None:
         """Writes a blob of `size` bytes to a file; a broken transfer continues where it ended."""
-        transfer = BlobDownload(self._link, digest, size, file, self._watch)
+        transfer = BlobDownload(self._link, digest, size, file, watch or self._watch)
         attempts(lambda: transfer.done)(transfer.run)
 
     def upload(self, digest: str, size: int, file: IO[bytes]) -> None:

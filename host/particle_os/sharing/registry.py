@@ -12,9 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from particle_os.registry.connection import ANSWER_SECONDS
 from particle_os.registry.reference import DIGEST
 from particle_os.registry.repository import MANIFEST, ImageRepository
-from particle_os.sharing.store import ENTRY_LIMIT
+from particle_os.sharing.store import ENTRY_LIMIT, check_time
+from particle_os.system.deadline import Deadline
 
 ARTIFACT = "application/vnd.particle-os.cache-entry.v1"
 ENVELOPE = f"{ARTIFACT}+dsse"
@@ -48,7 +50,8 @@ class RegistryStore:
             raise OSError(errno.EBADMSG, "a manifest names no SHA-256")
         if not isinstance(size, int) or not 0 < size <= ENTRY_LIMIT:
             raise OSError(errno.EFBIG, f"an entry is larger than {ENTRY_LIMIT} bytes")
-        return self._repository.blob(digest, size)
+        deadline = Deadline.after(ANSWER_SECONDS, "the entry of a shared cache")
+        return self._repository.blob(digest, size, lambda done, whole: check_time(deadline))
 
     def put_entry(self, kind: str, key: str, envelope: bytes, chunks: Mapping[str, int]) -> None:
         layers = [self._put(envelope, ENVELOPE)]
@@ -65,8 +68,10 @@ class RegistryStore:
     def has_blob(self, digest: str, size: int) -> bool:
         return self._repository.has_blob(f"sha256:{digest}", size)
 
-    def blob(self, digest: str, size: int) -> bytes:
-        return self._repository.blob(f"sha256:{digest}", size)
+    def blob(self, digest: str, size: int, deadline: Deadline) -> bytes:
+        return self._repository.blob(
+            f"sha256:{digest}", size, lambda done, whole: check_time(deadline)
+        )
 
     def put_blob(self, digest: str, content: bytes) -> None:
         self._repository.upload(f"sha256:{digest}", len(content), io.BytesIO(content))

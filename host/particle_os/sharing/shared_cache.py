@@ -20,13 +20,15 @@ from particle_os.registry.reference import HOST, REPOSITORY
 from particle_os.sharing.entry import CHUNK, EntryName, SharedChunk, SharedEntry, SharedFile
 from particle_os.sharing.registry import RegistryStore
 from particle_os.sharing.signing import NotSigned, PublicKeys, Signer
-from particle_os.sharing.store import DirectoryStore, Store
+from particle_os.sharing.store import DirectoryStore, Store, check_time
 from particle_os.system import process
 from particle_os.system.confinement import Confinement
 from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import open_regular, write_whole
 
 CHUNK_SECONDS = 60.0
+# The files of an entry have so many seconds, and one more for so many of their bytes.
+FETCH_SECONDS, FETCH_BYTES = 60.0, 1 << 19
 # Runs of zeros become holes.
 PACK, UNPACK = ["zstd", "-q", "-3", "-c"], ["zstd", "-q", "-d", "--sparse", "-c"]
 
@@ -150,10 +152,15 @@ class SharedFiles:
     failed: set[str] = field(default_factory=set, compare=False)
 
     def fetch(self, directory: Path) -> None:
-        """Writes the files of the entry into a directory. Raises Unusable for damaged content."""
+        """Writes the files of the entry into a directory.
+
+        Raises Unusable for damaged content, and when the store is too slow for their size.
+        """
+        size = sum(chunk.size for file in self.entry.files for chunk in file.chunks)
+        deadline = Deadline.after(FETCH_SECONDS + size / FETCH_BYTES, "the transfer of an entry")
         for file in self.entry.files:
             try:
-                _fetch(file, self.store, directory / file.name)
+                _fetch(file, self.store, directory / file.name, deadline)
             except (OSError, ParticleError) as error:
                 if isinstance(error, OSError) and error.filename is not None:
                     place = f"{error.filename}: {error.strerror}"
@@ -176,12 +183,12 @@ def _opened(keys: PublicKeys, envelope: bytes, kind: EntryName, key: str) -> Sha
     return entry
 
 
-def _fetch(file: SharedFile, store: Store, place: Path) -> None:
+def _fetch(file: SharedFile, store: Store, place: Path, deadline: Deadline) -> None:
     """Writes one file, a chunk at a time; nothing is unpacked before its digest is checked."""
     with place.open("xb+", buffering=0) as made:
         made.truncate(file.size)
         buffer = memoryview(bytearray(CHUNK))
-        for chunk, data in _blobs(file.chunks, store):
+        for chunk, data in _blobs(file.chunks, store, deadline):
             made.seek(chunk.offset)
             if chunk.blob == chunk.sha256:
                 write_whole(made.fileno(), data, place)
@@ -195,12 +202,15 @@ def _fetch(file: SharedFile, store: Store, place: Path) -> None:
         os.utime(made.fileno(), ns=(file.modified_ns, file.modified_ns))
 
 
-def _blobs(chunks: Sequence[SharedChunk], store: Store) -> Iterator[tuple[SharedChunk, bytes]]:
+def _blobs(
+    chunks: Sequence[SharedChunk], store: Store, deadline: Deadline
+) -> Iterator[tuple[SharedChunk, bytes]]:
     """The chunks with their checked blobs. A thread fetches the next one meanwhile."""
 
     def fetch(chunk: SharedChunk) -> bytes:
         try:
-            data = store.blob(chunk.blob, chunk.stored)
+            check_time(deadline)
+            data = store.blob(chunk.blob, chunk.stored, deadline)
         except OSError as error:
             kind = OSError if error.errno in _ANSWERED else StoreFailed
             raise kind(error.errno, error.strerror or str(error)) from error

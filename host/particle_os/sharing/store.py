@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -10,9 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from particle_os.system import publication
+from particle_os.system.deadline import Deadline
 from particle_os.system.regular_file import read_regular
 
 ENTRY_LIMIT = 32 << 20
+
+
+def check_time(deadline: Deadline) -> None:
+    """Raises OSError after a deadline."""
+    if deadline.is_over:
+        why = f"{deadline.what} took longer than {deadline.limit}"
+        raise OSError(errno.ETIMEDOUT, why)
 
 
 class Store(Protocol):
@@ -35,8 +44,8 @@ class Store(Protocol):
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the store has a blob of this name and size, which a writer relies on from now."""
 
-    def blob(self, digest: str, size: int) -> bytes:
-        """A blob of `size` bytes; the caller checks its content."""
+    def blob(self, digest: str, size: int, deadline: Deadline) -> bytes:
+        """A blob of `size` bytes; the caller checks its content. A slow registry is cut off."""
 
     def put_blob(self, digest: str, content: bytes) -> None:
         """Adds a blob."""
@@ -72,7 +81,7 @@ class DirectoryStore:
         self._renew(place)
         return True
 
-    def blob(self, digest: str, size: int) -> bytes:
+    def blob(self, digest: str, size: int, deadline: Deadline) -> bytes:
         return read_regular(self._blob(digest), size, follow=False)
 
     def put_blob(self, digest: str, content: bytes) -> None:

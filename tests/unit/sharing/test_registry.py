@@ -9,6 +9,7 @@ from particle_os.sharing.registry import RegistryStore
 from particle_os.sharing.shared_cache import of_options
 
 from ...registry import Small, debian_registry, serving, sha256
+from ...waiting import plenty
 from ..registry.conftest import quickly  # noqa: F401 - fixture
 from .keys import KEY
 
@@ -25,13 +26,26 @@ def test_entries_and_blobs_come_back():
         store.put_blob(sha256(data), data)
         store.put_entry("base", "ab" * 16, ENVELOPE, {sha256(data): len(data)})
         assert store.has_blob(sha256(data), len(data))
-        assert store.blob(sha256(data), len(data)) == data
+        assert store.blob(sha256(data), len(data), plenty()) == data
         assert store.entry("base", "ab" * 16) == ENVELOPE
         store.put_entry("base", "cd" * 16, ENVELOPE, {sha256(data): len(data)})
     assert len(known.sent) == len(set(known.sent)) == 3, "what is there is not sent again"
     manifest = json.loads(known.manifests[f"base-{'ab' * 16}"][1])
     named = {layer["digest"] for layer in manifest["layers"]}
     assert named == {f"sha256:{sha256(data)}", f"sha256:{sha256(ENVELOPE)}"}
+
+
+def test_a_registry_that_is_too_slow_is_cut_off_within_a_blob(clock):
+    known, data = Small(), bytes(3 << 20)
+    known.blobs[sha256(data)] = data
+    deadline = clock.deadline(300, "the transfer")
+    with serving(known) as host:
+        store = RegistryStore(host, "team/cache")
+        assert store.blob(sha256(data), len(data), deadline) == data
+        clock.sleep(301)
+        with pytest.raises(OSError, match="the transfer took longer than 300 s"):
+            store.blob(sha256(data), len(data), deadline)
+    assert known.asked[1:] == known.asked[:1], "nothing is asked again"
 
 
 LAYER = f'"sha256:{"ab" * 32}"'

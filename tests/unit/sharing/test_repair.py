@@ -2,10 +2,12 @@
 
 import errno
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from particle_os.sharing import shared_cache
 from particle_os.sharing.shared_cache import Unusable
 
 from .keys import KEY
@@ -75,7 +77,7 @@ class Silent:
     def entry(self, kind, key):
         return self._store.entry(kind, key)
 
-    def blob(self, digest, size):
+    def blob(self, digest, size, deadline):
         self.asked += 1
         raise self._error
 
@@ -105,6 +107,43 @@ def test_a_cache_that_stops_to_answer_is_asked_once(world, tmp_path, error, aske
             with pytest.raises(Unusable):
                 found.fetch(tmp_path / key)
     assert silent.asked == asked
+
+
+class Slow:
+    """A shared cache that gives each blob after so many seconds."""
+
+    def __init__(self, store, clock, seconds):
+        self.name, self.asked = store.name, 0
+        self._store, self._clock, self._seconds = store, clock, seconds
+
+    def entry(self, kind, key):
+        return self._store.entry(kind, key)
+
+    def blob(self, digest, size, deadline):
+        self.asked += 1
+        self._clock.sleep(self._seconds)
+        return self._store.blob(digest, size, deadline)
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(70, 3), (80, 2)])
+def test_the_time_of_a_transfer_depends_on_its_size(
+    world, tmp_path, clock, monkeypatch, seconds, asked
+):
+    """The three chunks of 16 MiB have 60 s, and 32 s each."""
+    monkeypatch.setattr(shared_cache, "CHUNK_SECONDS", 1e6)
+    world.keep()
+    cache = world.cache()
+    slow = Slow(cache.sources[0], clock, seconds)
+    cache = replace(cache, sources=[slow])
+    found = cache.entry("checkpoint", KEY, world.notes.append)
+    place = tmp_path / "fetched"
+    place.mkdir()
+    late = pytest.raises(Unusable, match="the transfer of an entry took longer than 156 s")
+    with late if asked < 3 else nullcontext():
+        found.fetch(place)
+    assert slow.asked == asked
+    again = cache.entry("checkpoint", KEY, world.notes.append)
+    assert (again is None) == (asked < 3), "a slow cache is not asked again"
 
 
 def test_a_full_disk_is_an_error_with_the_name_of_the_file(world, monkeypatch):
