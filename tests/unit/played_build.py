@@ -54,6 +54,8 @@ class World:
     """
 
     ends = "good"
+    # The shared caches of the build.
+    sharing = None
     # The disks that each stage after the first one writes, and those that do not contain DISK.
     written = (("output",),)
     contents: Mapping[str, bytes] = MappingProxyType({})
@@ -191,7 +193,7 @@ def set_up(world, monkeypatch):
             push=lambda agent, deadline, listen: None, drop_damaged=lambda: None,
         )  # fmt: skip
         keys = job.plan.keys(base, made)
-        return Prepared(NO_PROXY, Vms(job, made, TCG, plenty()), base, keys, ())
+        return Prepared(NO_PROXY, Vms(job, made, TCG, plenty()), base, keys, (), world.sharing)
 
     def boot(request, directory):
         evidence, text = request.evidence, world.text

@@ -46,6 +46,33 @@ def test_the_junit_file_of_a_build_has_its_end_as_a_test_case(world, ends, optio
     assert kinds(world.path / "boot.xml") == expected
 
 
+class Recording:
+    """Shared caches that record whether the image is published when a build gives."""
+
+    def __init__(self, out):
+        self.out, self.given = out, []
+
+    def give(self, keys):
+        self.given.append((len(keys), (self.out / "leaky.raw").exists()))
+
+
+@pytest.mark.parametrize(
+    ("ends", "options", "given"),
+    [
+        ("good", [], [(3, True)]),
+        ("good", ["--no-boot-test"], []),
+        *((ends, [], []) for ends in ENDS if ends != "good"),
+    ],
+)
+def test_only_a_build_that_passes_its_boot_test_gives_to_a_shared_cache(
+    world, ends, options, given
+):
+    """It gives the keys of the base and of the two stages, after it has published the image."""
+    world.ends, world.sharing = ends, Recording(world.out)
+    assert run(world, *options).exit_code == ENDS[ends]
+    assert world.sharing.given == given
+
+
 @pytest.mark.parametrize("ends", ["good", "stage failed"])
 def test_a_build_without_the_cache_says_so_in_its_result_and_report(world, ends):
     world.ends = ends
