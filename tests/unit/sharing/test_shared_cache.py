@@ -1,6 +1,7 @@
 """A shared cache that others can write to gives the right files, or a note and nothing."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -90,6 +91,20 @@ def sign_again(world, change):
     world.place.write_bytes(Signer(world.secret).envelope(json.dumps(payload).encode()))
 
 
+def first_chunk(payload):
+    return payload["files"][0]["chunks"][0]
+
+
+def other_content(world):
+    """Gives a chunk a blob that is whole, has its size unpacked, and contains other bytes."""
+    packed = shared_cache._packed(b"x" * CHUNK)
+    digest = hashlib.sha256(packed).hexdigest()
+    place = world.directory / "blobs" / "sha256" / digest[:2] / digest
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(packed)
+    sign_again(world, lambda p: first_chunk(p).update(blob=digest, stored=len(packed)))
+
+
 def replaced(path, make):
     path.unlink()
     make(path)
@@ -112,6 +127,8 @@ def replaced(path, make):
         (lambda w: sign_again(w, lambda p: p.update(version=2)), "another version"),
         (lambda w: sign_again(w, lambda p: p["files"][0].update(name="../x")), "another version"),
         (lambda w: sign_again(w, lambda p: p["files"][0].update(size=5)), "another version"),
+        (lambda w: sign_again(w, lambda p: first_chunk(p).update(sha256="0" * 64)), "digest"),
+        (other_content, "a chunk has another digest"),
         (lambda w: w.blobs[0].unlink(), "damaged or missing"),
         (lambda w: w.blobs[0].write_bytes(b"x"), "another digest"),
         (lambda w: os.truncate(w.blobs[0], 10), "another digest"),
