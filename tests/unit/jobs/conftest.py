@@ -9,11 +9,14 @@ from particle_os.errors import (
 from particle_os.jobs import build, single_stage
 from particle_os.jobs.execution import helper_vms
 from particle_os.jobs.execution.preparation import Prepared
+from particle_os.sandbox import helper
 from particle_os.sandbox.helper import Helper
 from particle_os.vm.accel import TCG
 
 from ...waiting import plenty
 from ..base.test_lookup import AMD64, tar
+from ..sharing.conftest import pair  # noqa: F401 - fixture
+from .machines import HELPER, Machine
 from .story import RECIPE, Vms
 
 
@@ -43,3 +46,12 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "prepare", prepare)
     monkeypatch.setattr(single_stage, "prepare", prepare)
     return found
+
+
+@pytest.fixture
+def machine(tmp_path, pair, monkeypatch):  # noqa: F811
+    secret, public = pair()
+    monkeypatch.setattr(helper, "key_of", lambda template: HELPER)
+    monkeypatch.setattr(helper.process, "identity", lambda program: program)
+    url = f"file://{tmp_path}/shared"
+    return lambda name, **more: Machine(tmp_path / name, url, secret, public, monkeypatch, **more)

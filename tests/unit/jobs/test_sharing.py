@@ -2,124 +2,16 @@
 
 import hashlib
 import os
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from particle_os.base import suite
 from particle_os.jobs import checkpoints
 from particle_os.jobs.checkpoints import Checkpoints
 from particle_os.jobs.execution import sharing
-from particle_os.jobs.execution.sharing import SharedPackages, Sharing
-from particle_os.jobs.plan import Plan
+from particle_os.jobs.execution.sharing import SharedPackages
 from particle_os.sandbox import helper
-from particle_os.sharing.shared_cache import of_options
 
-from ..sharing.conftest import pair  # noqa: F401 - fixture
-
-HOUR = 3600.0
-HELPER = "ab" * 16
-KEYS = [character * 40 for character in "abcd"]
-
-
-class Machine:
-    """One machine with a cache of its own; `notes` and `phases` are those of its build."""
-
-    def __init__(self, place, url, secret, public, patch, *, secrets=(), network=(), hidden=()):
-        self.place, self.notes, self.phases = place, [], []
-        self.secrets, self.network, self.hidden = secrets, network, hidden
-        self._url, self._secret, self._public, self._patch = url, secret, public, patch
-        (place / "work").mkdir(parents=True)
-
-    @contextmanager
-    def phase(self, name):
-        self.phases.append(name)
-        yield
-
-    @contextmanager
-    def sharing(self, *, reads=True, writes=True, age=HOUR, rebuild=False):
-        """The sharing of a build with the stages of KEYS."""
-        self._patch.setattr(sharing, "cache_directory", lambda: self.place)
-        cache = of_options(
-            [self._url] if reads else [], [self._public], self._url if writes else None,
-            self._secret,
-        )  # fmt: skip
-        with Checkpoints(self.place / "checkpoints") as kept:
-            plan = SimpleNamespace(
-                options=SimpleNamespace(
-                    cache=True, max_age=age, mirror=None, plain=False, rebuilds_base=rebuild
-                ),
-                template=SimpleNamespace(name="small"),
-                base=None,
-                base_reference="mmdebstrap:trixie",
-                loaded=SimpleNamespace(
-                    recipe=SimpleNamespace(architecture="amd64"), confidential=self.hidden
-                ),
-                stages=[SimpleNamespace(secrets=n in self.secrets) for n in range(3)],
-            )
-            plan.private_from = Plan.private_from.fget(plan)
-            job = SimpleNamespace(
-                plan=plan, checkpoints=kept, note=self.notes.append, progress=self,
-                work=SimpleNamespace(path=self.place / "work"),
-            )  # fmt: skip
-            yield Sharing(job, cache)
-
-    def build(self, first=0):
-        """Makes the helper, the base, and the checkpoints from `first` on."""
-        made = self.place / "helpers" / HELPER
-        if not made.exists():
-            made.mkdir(parents=True)
-            for name in helper.FILES:
-                (made / name).write_text(f"{name} of {self.place.name}")
-            sums = helper._sums(made)
-            (made / helper.SUMS).write_text("".join(f"{sums[n]}  {n}\n" for n in sums))
-        (self.place / "bases").mkdir(exist_ok=True)
-        tarball = self.place / "bases/base.tar.zst"
-        tarball.write_text(f"the base of {self.place.name}")
-        suite._keep(tarball, self.place / "bases" / self._base_key())
-        with Checkpoints(self.place / "checkpoints") as kept:
-            below = kept.stored(KEYS[first - 1]) if first else None
-            for number, key in enumerate(KEYS[first:-1], first):
-                disk = self.place / "work" / f"{number}.qcow2"
-                disk.write_text(f"disk {number} of {self.place.name}")
-                below = kept.keep(
-                    key, disk, below=below, label=f"stage {number}", network=number in self.network,
-                    work=self.place / "work",
-                )  # fmt: skip
-
-    def _base_key(self):
-        return suite.suite_key("trixie", None, "amd64", False)
-
-    def parts(self):
-        """The texts of the helper's kernel and of the base."""
-        (tarball,) = self.place.glob("bases/*.tar.zst")
-        return [(self.place / "helpers" / HELPER / "kernel").read_text(), tarball.read_text()]
-
-    def found(self):
-        """The texts of the checkpoints that a build can begin from."""
-        with Checkpoints(self.place / "checkpoints") as kept:
-            return [c.disk.read_text() for c in kept.longest(KEYS[:-1], max_age=HOUR)]
-
-
-@pytest.fixture
-def machine(tmp_path, pair, monkeypatch):  # noqa: F811
-    secret, public = pair()
-    monkeypatch.setattr(helper, "key_of", lambda template: HELPER)
-    monkeypatch.setattr(helper.process, "identity", lambda program: program)
-    url = f"file://{tmp_path}/shared"
-    return lambda name, **more: Machine(tmp_path / name, url, secret, public, monkeypatch, **more)
-
-
-def give(giver, **options):
-    with giver.sharing(**options) as shared:
-        shared.give(KEYS)
-
-
-def take(taker, **options):
-    with taker.sharing(**options) as shared:
-        shared.take_helper()
-        shared.take_base()
-        shared.take_checkpoints(KEYS[:-1])
+from .machines import HELPER, HOUR, KEYS, give, take
 
 
 def test_another_machine_begins_where_the_first_one_ended(machine):
@@ -186,14 +78,72 @@ def test_what_depends_on_something_confidential_is_not_given(machine, kind):
     assert other.found() == ["disk 0 of one", "disk 1 of one"]
 
 
+def later(monkeypatch, seconds):
+    """Moves the clock that decides about the age of entries."""
+    now = checkpoints.time.time() + seconds
+    for module in (checkpoints, sharing):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+
+
 def test_data_from_the_network_gets_old(machine, monkeypatch):
     one, other = machine("one", network=(1, 2)), machine("other")
     one.build()
     give(one)
-    now = checkpoints.time.time() + 2 * HOUR
-    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(time=lambda: now))
+    later(monkeypatch, 2 * HOUR)
     take(other)
     assert other.found() == ["disk 0 of one"]
+    assert [phase for phase in other.phases if "stage" in phase] == [
+        "take stage 0 from the shared cache"
+    ], "what is too old is not fetched"
+    (note,) = other.notes
+    assert f"the checkpoint {KEYS[1][:12]} of file:" in note
+    assert note.endswith("is not used: it is 2 hours old, and may be 1")
+
+
+@pytest.mark.parametrize(("days", "used"), [(29, True), (31, False)])
+def test_a_shared_helper_and_base_get_old(machine, monkeypatch, days, used):
+    """One who can write can put back an older entry, whose signature is right."""
+    one, other = machine("one"), machine("other")
+    one.build()
+    give(one)
+    later(monkeypatch, days * 24 * HOUR)
+    with other.sharing() as shared:
+        shared.take_helper()
+        shared.take_base()
+    assert (other.place / "helpers" / HELPER).exists() == used
+    assert any(other.place.glob("bases/*.tar.zst")) == used
+    assert len(other.phases) == (2 if used else 0), "what is too old is not fetched"
+    assert ["it is 744 hours old, and may be 720" in note for note in other.notes] == [True] * (
+        0 if used else 2
+    )
+
+
+def test_an_older_base_is_as_old_as_its_making(machine, monkeypatch):
+    """A writer that gives it again makes it no newer."""
+    one, other = machine("one"), machine("other")
+    one.build()
+    later(monkeypatch, 31 * 24 * HOUR)
+    give(one)
+    take(other)
+    assert not (other.place / "bases").exists()
+    assert len(other.notes) == 2
+
+
+def test_a_checkpoint_over_another_one_ends_the_chain_with_a_note(machine):
+    """Such as an older one that was put back beside newer ones."""
+    one, two, other = machine("one"), machine("two"), machine("other")
+    for writer in (one, two):
+        writer.build()
+    give(two)
+    with one.sharing() as shared:
+        shared._give_checkpoints(KEYS[:2])
+    take(other)
+    assert other.found() == ["disk 0 of one"]
+    assert [phase for phase in other.phases if "stage" in phase] == [
+        "take stage 0 from the shared cache"
+    ]
+    (note,) = other.notes
+    assert "is not used: it is made over another checkpoint" in note
 
 
 def test_the_second_giver_sends_nothing_that_is_there(machine, tmp_path):

@@ -23,6 +23,8 @@ from particle_os.system.workspace import cache_directory
 
 MMDEBSTRAP = "mmdebstrap:"
 TARBALL, PACKAGE = "base.tar.zst", "package.deb"
+# The age of a shared helper and of a shared base. An older one lacks too many of Debian's updates.
+AGE_SECONDS = 30 * 86400.0
 # What an entry and its checkpoint both say.
 FACTS = ("id", "parent", "network", "created")
 
@@ -97,14 +99,28 @@ class Sharing:
         below: str | None = None
         for key in wanted:
             found = self.cache.entry("checkpoint", key, self.job.note)
-            if found is None or found.entry.parent != below or self._is_old(found.entry):
+            if found is None:
+                return
+            if found.entry.parent != below:
+                self._refuse(found, "it is made over another checkpoint")
+                return
+            limit = self.job.plan.options.max_age
+            if found.entry.network and not self._is_recent(found, limit):
                 return
             yield found
             below = found.entry.id
 
-    def _is_old(self, entry: SharedEntry) -> bool:
-        limit = self.job.plan.options.max_age
-        return entry.network and not checkpoints.is_recent(entry.created, limit)
+    def _is_recent(self, found: SharedFiles, limit: float) -> bool:
+        """Whether an entry is at most `limit` seconds old; notes another one."""
+        if checkpoints.is_recent(found.entry.created, limit):
+            return True
+        age = (time.time() - found.entry.created) / 3600
+        self._refuse(found, f"it is {age:.0f} hours old, and may be {limit / 3600:.0f}")
+        return False
+
+    def _refuse(self, found: SharedFiles, why: str) -> None:
+        entry = found.entry
+        self.job.note(f"the {entry.kind} {entry.key[:12]} of {found.store.name} is not used: {why}")
 
     def _take_checkpoint(self, found: SharedFiles) -> bool:
         place = self.job.work.path / "shared-checkpoint"
@@ -121,7 +137,7 @@ class Sharing:
     @contextmanager
     def _taken(self, kind: EntryName, key: str) -> Iterator[Path | None]:
         found = self.cache.entry(kind, key, self.job.note)
-        if found is None:
+        if found is None or not self._is_recent(found, AGE_SECONDS):
             yield None
             return
         with self._fetched(found, self.job.work.path / f"shared-{kind}") as made:
@@ -141,8 +157,7 @@ class Sharing:
                 try:
                     found.fetch(place)
                 except Unusable as error:
-                    text = f"the {entry.kind} {entry.key[:12]} of {found.store.name} is not used"
-                    self.job.note(f"{text}: {error}")
+                    self._refuse(found, str(error))
                     made = None
             yield made
         finally:
