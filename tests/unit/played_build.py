@@ -25,7 +25,7 @@ from particle_os.sandbox.agent import Agent
 from particle_os.sandbox.helper import Helper
 from particle_os.vm import firmware as firmwares
 from particle_os.vm.accel import TCG
-from particle_os.vm.console import Transcript
+from particle_os.vm.console import LastLine, Transcript
 from particle_os.vm.traffic import Traffic
 
 from ..waiting import plenty
@@ -199,6 +199,7 @@ def set_up(world, monkeypatch):
         evidence, text = request.evidence, world.text
         evidence.clear()
         transcript = world.console(evidence.console_log)
+        LastLine(transcript, request.on_line).look()
         encoded = base64.b64encode("\n".join(world.lines).encode()).decode()
         begin = [probe.end_marker(NONCE).decode(), files.first_marker(NONCE).decode()]
         answer = [*begin, f"file:journal.txt {encoded}"]

@@ -73,6 +73,14 @@ def test_only_a_build_that_passes_its_boot_test_gives_to_a_shared_cache(
     assert world.sharing.given == given
 
 
+def test_the_boot_test_of_a_build_shows_the_last_line_of_the_console(world):
+    result = run(world, "--progress", "json")
+    assert result.exit_code == 0
+    shown = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    booted = shown[shown.index({"event": "phase-started", "phase": "boot test (bios)"}) :]
+    assert {"event": "line", "text": "on the console"} in booted
+
+
 @pytest.mark.parametrize("ends", ["good", "stage failed"])
 def test_a_build_without_the_cache_says_so_in_its_result_and_report(world, ends):
     world.ends = ends

@@ -25,7 +25,7 @@ from particle_os.boot.observation.watch import Watch
 from particle_os.boot.request import FIRMWARE_SOCKET, PROBE_SOCKET, BootRequest, Errand
 from particle_os.errors import InfrastructureError, NotEnoughSpace, printable
 from particle_os.vm.chardev import Chardev, connected
-from particle_os.vm.console import TAIL_LINES, QemuEnded
+from particle_os.vm.console import TAIL_LINES, LastLine, QemuEnded
 from particle_os.vm.machine import Machine, running
 
 
@@ -82,6 +82,7 @@ def boot_once(
             started=started,
             deadline=deadline.of(machine),
             on_phase=disk_use.phase,
+            on_output=LastLine(machine.console.transcript, request.on_line).look,
             memory=spec.memory,
             vm=spec.architecture.vm,
             uefi=spec.uefi is not None,

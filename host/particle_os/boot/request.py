@@ -28,8 +28,9 @@ class BootRequest:
     """One image and its boot options; `memory` is in bytes, `seconds` limits each boot.
 
     A boot passes only if all `checks` hold, and the tests of other frameworks pass. `evidence` is
-    kept for every outcome. `on_phase` receives each phase and the seconds until it appeared. With
-    `console_only`, the system is not questioned and a login prompt is enough.
+    kept for every outcome. `on_phase` receives each phase and the seconds until it appeared,
+    `on_line` the last line of the console. With `console_only`, the system is not questioned and a
+    login prompt is enough.
     """
 
     image: Path
@@ -41,6 +42,7 @@ class BootRequest:
     memory: int
     seconds: float
     on_phase: Callable[[str, float], None]
+    on_line: Callable[[str], None]
     console_only: bool
     variant: Variant = USUAL
     # The tests of other frameworks: a directory for pytest-testinfra, the content of a goss file.

@@ -39,6 +39,8 @@ SLICE_SECONDS = 0.5
 KILLED_SECONDS = 30.0
 TRANSCRIPT_LIMIT = 32 << 20
 TAIL_LINES, TAIL_BYTES = 15, 16384
+# A guest that prints without end causes two events a second.
+LINE_SECONDS = 0.5
 
 
 class GuestPanic(VmError):
@@ -103,11 +105,37 @@ class Transcript:
         """Returns the last lines, safe to show."""
         return last_lines(self._tail + self._stream.peek(), lines)
 
+    def last_line(self) -> str:
+        """Returns the last complete line, safe to show; "" without one."""
+        lines = last_lines(self._tail.rpartition(b"\n")[0], 1)
+        return lines[0] if lines else ""
+
 
 def last_lines(output: bytes, lines: int) -> list[str]:
     """Returns the last lines of a console's output, safe to show; empty lines are left out."""
     text = ESCAPES.sub(b"", output).decode("utf-8", "replace").replace("\r", "\n")
     return [printable(line, 200) for line in text.split("\n") if line.strip()][-lines:]
+
+
+class LastLine:
+    """Passes on the last complete line of a transcript, at most once in LINE_SECONDS."""
+
+    def __init__(self, transcript: Transcript, on_line: Callable[[str], None]) -> None:
+        self._transcript = transcript
+        self._on_line = on_line
+        self._line = ""
+        self._looked = float("-inf")
+
+    def look(self) -> None:
+        """Passes the line on if it is new. Call this after each look at the console."""
+        now = time.monotonic()
+        if now - self._looked < LINE_SECONDS:
+            return
+        self._looked = now
+        line = self._transcript.last_line()
+        if line and line != self._line:
+            self._line = line
+            self._on_line(line)
 
 
 class Console:

@@ -89,7 +89,7 @@ def boot(tmp_path, monkeypatch):
             checks=[RebootCheck(reboot=True)] if goss and shut_down else [],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: done.append(phase),
-            console_only=False,
+            on_line=done.append, console_only=False,
             goss=goss,
         )  # fmt: skip
         request.evidence.clear()

@@ -39,7 +39,8 @@ def test_only_a_system_that_is_asked_gets_credentials(tmp_path, monkeypatch, con
         processors=accel.Processors(1, x2apic=False),
         evidence=Evidence(tmp_path, Path("x.raw"), plot=False, gate=Gate()),
         checks=[HttpCheck(http="/", port=8080)], memory=MEMORY, seconds=10,
-        on_phase=lambda phase, seconds: None, console_only=console_only,
+        on_phase=lambda phase, seconds: None, on_line=lambda line: None,
+        console_only=console_only,
     )  # fmt: skip
     monkeypatch.setattr("particle_os.vm.firmware.prepare", lambda *given: given)
     spec = request.machine(tmp_path / "overlay", tmp_path, "0" * 32)

@@ -29,7 +29,7 @@ def qemu_dies(monkeypatch):
         def running(spec, *, directory, transcript, deadline):
             transcript.path.write_text("SeaBIOS\r\n\x1b[2J[ 0.0] Linux version 6.12\r\n")
             started.append(directory)
-            console = SimpleNamespace(is_alive=lambda: False)
+            console = SimpleNamespace(is_alive=lambda: False, transcript=None)
             yield SimpleNamespace(
                 console=console, monitor=SimpleNamespace(run=lambda deadline: None)
             )
@@ -142,6 +142,7 @@ def boot(directory, evidence, image_format="raw"):
         memory=1 << 30,
         seconds=10,
         on_phase=lambda phase, seconds: None,
+        on_line=lambda line: None,
         console_only=False,
     )
     return session.boot(request, directory / "work")

@@ -1,5 +1,7 @@
 """The boot test of an existing image: its report is complete, whatever fails."""
 
+from types import SimpleNamespace
+
 import pytest
 from particle_os.boot import session
 from particle_os.boot.machines.variants import Variant
@@ -7,15 +9,15 @@ from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError
 from particle_os.jobs.boot_tests import boot_test, series
 from particle_os.jobs.boot_tests.wanted import BootTestJob
-from particle_os.report.progress import Progress
+from particle_os.report.progress import Line, Progress
 from particle_os.vm.accel import TCG
 
 
-def report(tmp_path, accelerate=lambda work, progress: TCG):
+def report(tmp_path, accelerate=lambda work, progress: TCG, progress=None):
     image = tmp_path / "image.raw"
     image.touch()
     test = BootTestJob(image, "raw", (Variant("bios"), Variant("uefi")), ())
-    return boot_test.run(test, accelerate, Progress([]))
+    return boot_test.run(test, accelerate, progress or Progress([]))
 
 
 def passed(request, directory):
@@ -33,6 +35,19 @@ def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
     ]
     assert found.failure is None
     assert "it is up" in found.page
+
+
+def test_the_last_line_of_the_console_is_an_event(tmp_path, monkeypatch):
+    def boot(request, directory):
+        request.on_line(f"starting on {request.variant.firmware}")
+        return passed(request, directory)
+
+    monkeypatch.setattr(session, "boot", boot)
+    events = []
+    sink = SimpleNamespace(emit=events.append)
+    report(tmp_path, progress=Progress([sink]))
+    lines = [event.text for event in events if isinstance(event, Line)]
+    assert lines == ["starting on bios", "starting on uefi"]
 
 
 def test_a_failure_of_the_host_is_the_last_verdict(tmp_path, monkeypatch):

@@ -70,6 +70,7 @@ def booted(image, overlay):
         memory=1 << 30,
         seconds=1,
         on_phase=lambda phase, seconds: None,
+        on_line=lambda line: None,
         console_only=True,
     )
     (disk,) = request.machine(overlay, Path(), "nonce").disks

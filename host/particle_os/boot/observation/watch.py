@@ -77,6 +77,7 @@ class Watch:
         started: float,
         deadline: Deadline,
         on_phase: Callable[[str, float], None],
+        on_output: Callable[[], None],
         memory: int,
         vm: MachineFacts = AMD64.vm,
         uefi: bool = False,
@@ -95,7 +96,7 @@ class Watch:
         self._emergency = emergency
         self._started = started
         self._deadline = deadline
-        self._on_phase = on_phase
+        self._on_phase, self._on_output = on_phase, on_output
         self._uefi = uefi
         self._vm = vm
         self._console_only = console_only
@@ -197,6 +198,7 @@ class Watch:
         self._suspicion.contradict(index)
 
     def _hear(self, data: bytes) -> None:
+        self._on_output()
         if not data:
             return
         self._heard = time.monotonic()

@@ -79,6 +79,7 @@ class BootTestJob:
             memory=memory_for(self.checks, variant.memory),
             seconds=self.timeout or seconds_for(self.checks, acceleration),
             on_phase=progress.boot_phase,
+            on_line=progress.line,
             console_only=self.console_only,
             variant=variant,
             testinfra=self.testinfra,

@@ -73,7 +73,8 @@ def verdicts_of(tmp_path, monkeypatch):
             image=tmp_path / "x.raw", format="raw", acceleration=accel.TCG,
             processors=accel.Processors(2, x2apic=True), evidence=evidence,
             checks=[UnitCheck(unit="ssh.service"), RebootCheck(reboot=True)], goss=b"file: {}",
-            memory=1 << 30, seconds=100, on_phase=lambda phase, seconds: None, console_only=False,
+            memory=1 << 30, seconds=100, on_phase=lambda phase, seconds: None,
+            on_line=lambda line: None, console_only=False,
         )  # fmt: skip
         places = UpdateBoots(
             request,
