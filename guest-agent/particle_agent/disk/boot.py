@@ -16,6 +16,8 @@ from particle_agent.target.target import Target
 
 # COMMAND_LINE_SIZE of x86 and arm64 is 2048, including the NUL.
 COMMAND_LINE_LIMIT = 2047
+# The advice about a program of a boot loader (see `StageOptions.rewrites`).
+PROGRAM = "leave it out: the stage installs the programs of the boot loader"
 # The space for boot code in an MBR.
 MBR_CODE_BYTES = 440
 

@@ -13,10 +13,11 @@ from particle_agent.target import inside
 from particle_agent.target.target import Target
 
 DIRECTORY = "/boot/extlinux"
-# The files that extlinux(1) installs in its directory.
+KERNEL_LINKS = "/etc/kernel-img.conf"
 # ext4(5). Threads of the kernel must not write inode tables meanwhile, nor read bitmaps: which
 # bitmaps are in memory decides where the kernel puts a file, so two builds would differ.
 MOUNT_OPTIONS = "noatime,noinit_itable,no_prefetch_block_bitmaps"
+# The files that extlinux(1) installs in its directory.
 FILES = ("ldlinux.sys", "ldlinux.c32")
 MBR_CODE: dict[DiskLabel, Path] = {
     "gpt": Path("/usr/lib/syslinux/mbr/gptmbr.bin"),
@@ -39,7 +40,9 @@ class Extlinux:
         return ()
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
-        return boot.menu_rewrites(f"{DIRECTORY}/extlinux.conf")
+        yield from boot.menu_rewrites(f"{DIRECTORY}/extlinux.conf")
+        if self.separate:
+            yield KERNEL_LINKS, "leave it out: extlinux needs the links to the kernel in /boot"
 
     def check(self, target: Target) -> None:
         pass
@@ -71,7 +74,7 @@ def _links_in_boot(target: Target, kernel: InstalledKernel) -> InstalledKernel:
 
     By kernel-img.conf(5), linux-update-symlinks keeps them at the newest kernel.
     """
-    target.write("/etc/kernel-img.conf", "image_dest = /boot\nrelative_links = yes\n")
+    target.write(KERNEL_LINKS, "image_dest = /boot\nrelative_links = yes\n")
     for name, real in (("vmlinuz", kernel.image), ("initrd.img", kernel.initrd)):
         target.symlink(f"/boot/{name}", target.path(real).name)
         target.remove(f"/{name}")

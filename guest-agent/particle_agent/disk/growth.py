@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.disk import boot
@@ -12,7 +14,7 @@ from particle_agent.target.target import Target
 MOUNT_OPTION = "x-systemd.growfs"
 # repart.d(5): the partition of this type takes all free space.
 DEFINITION = "/etc/repart.d/50-root.conf"
-UNIT = "particle-os-grow.service"
+UNITS, UNIT = "/etc/systemd/system", "particle-os-grow.service"
 REPART, GROWPART = "/usr/bin/systemd-repart", "/usr/bin/growpart"
 UNIT_TEXT = """\
 [Unit]
@@ -67,6 +69,13 @@ def need(table: DiskLabel) -> Need:
     return needs.package("cloud-guest-utils", GROWPART, why, "grow")
 
 
+def rewrites(table: DiskLabel) -> Iterator[tuple[str, str]]:
+    """The files that 'grow' replaces (see `StageOptions.rewrites`)."""
+    units = (DEPLOYED_UNIT,) if table == "gpt" else (UNIT, DEPLOYED_UNIT)
+    for path in (*((DEFINITION,) if table == "gpt" else ()), *(f"{UNITS}/{u}" for u in units)):
+        yield path, "give the file another name, or leave out 'grow', which writes this one"
+
+
 def check(target: Target, table: DiskLabel) -> None:
     """Raises StageError unless the image has the package that grows a partition."""
     if table == "msdos":
@@ -90,5 +99,5 @@ def set_up_deployment(target: Target, table: DiskLabel) -> None:
 
 
 def _enable(target: Target, unit: str, text: str, wanted_by: str) -> None:
-    target.write(f"/etc/systemd/system/{unit}", text)
-    target.symlink(f"/etc/systemd/system/{wanted_by}.wants/{unit}", f"../{unit}")
+    target.write(f"{UNITS}/{unit}", text)
+    target.symlink(f"{UNITS}/{wanted_by}.wants/{unit}", f"../{unit}")

@@ -85,7 +85,13 @@ class Grub:
             yield needs.package(package, file, "Secure Boot", "boot-loader")
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
-        return boot.menu_rewrites(f"{DIRECTORY}/grub.cfg", DEFAULTS)
+        yield from boot.menu_rewrites(f"{DIRECTORY}/grub.cfg", DEFAULTS)
+        if self._has_bios:
+            yield f"{DIRECTORY}/{BIOS}/core.img", boot.PROGRAM
+        for name in signed(self.architecture):
+            yield f"{ESP}/EFI/BOOT/{name}", boot.PROGRAM
+        for path in (EARLY, f"{ESP}/EFI/debian/grub.cfg"):
+            yield path, "give the file another name: the stage writes this one"
 
     def check(self, target: Target) -> None:
         if self._has_bios:

@@ -70,7 +70,12 @@ class SystemdBoot:
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         written = ("/etc/kernel/entry-token", "/etc/kernel/install.conf")
-        return boot.menu_rewrites(f"{ESP}/loader/loader.conf", *written)
+        yield from boot.menu_rewrites(f"{ESP}/loader/loader.conf", *written)
+        yield f"{ESP}/loader/entries.srel", "leave it out: the stage writes it"
+        image = self.architecture.image
+        names = (f"systemd/{self._name}", *(f"BOOT/{name}" for name in shim(image)))
+        for name in (*names, f"BOOT/{image.second_stage}"):
+            yield f"{ESP}/EFI/{name}", boot.PROGRAM
 
     def check(self, target: Target) -> None:
         boot.need(target, BOOTCTL, "systemd-boot", "systemd-boot")

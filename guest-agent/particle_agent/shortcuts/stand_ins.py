@@ -133,6 +133,11 @@ def generated_once(target: Target, installs: Collection[str] = ()) -> Iterator[l
         side.finish()
 
 
+def rewrites() -> Iterator[tuple[str, str]]:
+    """The files that `generated_once` replaces (see `StageOptions.rewrites`)."""
+    return kernels.rewrites()
+
+
 def _note_unknown(target: Target) -> None:
     for name in target.list(UNKNOWN):
         script = target.read(f"{UNKNOWN}/{name}").strip()

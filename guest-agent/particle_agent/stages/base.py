@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar
 
 from particle_agent.contract.architectures.record import Architecture as Architecture
@@ -150,6 +151,13 @@ class StageOptions(Options):
         The files are fnmatch(3) patterns.
         """
         return ()
+
+    def replaces(self, path: str, before: Sequence[StageOptions]) -> str | None:
+        """The advice for a file that the stage replaces or removes; None if the file stays.
+
+        `before` are the earlier stages, whose packages can matter.
+        """
+        return next((use for pattern, use in self.rewrites() if fnmatchcase(path, pattern)), None)
 
     def removes(self) -> Iterable[str]:
         """The packages that the stage removes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from particle_agent.contract import needs
 from particle_agent.contract.needs import Need
 from particle_agent.contract.unit_names import SYSTEM, USER
@@ -22,6 +24,13 @@ INSTALLED = ("/usr/lib/systemd/system", "/lib/systemd/system")
 def need() -> Need:
     """The need of the option `first-boot`."""
     return needs.package("systemd-sysv", SYSTEMCTL, "'first-boot'", "first-boot", others=True)
+
+
+def rewrites() -> Iterator[tuple[str, str]]:
+    """The files that 'first-boot' replaces (see `StageOptions.rewrites`)."""
+    for name in SCOPES:
+        path = f"/etc/systemd/{name}-preset/{NAME}"
+        yield path, "give the file another name: 'first-boot' writes this one"
 
 
 def prepare(target: Target) -> None:

@@ -51,8 +51,12 @@ def rewrites() -> Iterator[tuple[str, str]]:
     """The files that no image contains as they were, and the reason."""
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/ssh/ssh_host_*"):
         yield path, "leave it out: each machine makes its own"
-    for path in (*FILES, *LOGS, *(f"/{each}/*" for each in CONTENTS)):
+    logs = [pattern for path in LOGS for pattern in (path, f"{path}/*")]
+    backups = [f"{directory}/*{suffix}" for directory, suffix in BACKUPS.items()]
+    for path in (*FILES, *logs, *backups, *(f"/{each}/*" for each in CONTENTS)):
         yield path, "leave it out: no image contains it"
+    own = "give the file another name: this one makes the SSH host keys of each machine"
+    yield f"/etc/systemd/system/{HOST_KEY_UNIT}", own
 
 
 def run(target: Target, *, first_boot: bool = False) -> None:

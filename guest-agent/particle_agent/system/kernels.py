@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 
 from particle_agent.errors import StageError
 from particle_agent.target.target import Target
@@ -50,6 +51,12 @@ COMPRESSORS = {
     "xz": ("xz", "xz-utils", "CONFIG_RD_XZ"),
     "lz4": ("lz4", "lz4", "CONFIG_RD_LZ4"),
 }
+
+
+def rewrites() -> Iterator[tuple[str, str]]:
+    """The files that no image has after its initramfs is made (see `StageOptions.rewrites`)."""
+    for path in (FAST_SETTINGS, FAST_MODULES, HOOK):
+        yield path, "give the file another name: the build uses and removes this one"
 
 
 def versions(target: Target) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,6 +41,8 @@ CACHES = (
 # update-alternatives(1) makes links to manual pages, and fails without their directories.
 KEPT_DIRECTORY = re.compile(r"/usr/share/(?:doc|info|locale|man|man/man\d)")
 
+AFTERWARDS = "write it in a stage after the 'cleanup', which removes such files"
+
 Rule = tuple[str, str]
 
 
@@ -63,6 +67,20 @@ class Cleanup(StageOptions):
     """Whether to remove the caches of man, fontconfig, apt and root."""
     later: bool = False
     """Whether later packages install without these files (by a file in /etc/dpkg/dpkg.cfg.d)."""
+
+    def rewrites(self) -> Iterator[tuple[str, str]]:
+        if self.later:
+            yield DPKG_CONFIG, "give the file another name: the stage 'cleanup' writes this one"
+        for path in CACHES if self.caches else ():
+            # A directory itself stays.
+            yield path if path.endswith(".bin") else f"{path}/*", AFTERWARDS
+
+    def replaces(self, path: str, before: Sequence[StageOptions]) -> str | None:
+        # Directly in /usr/share/doc, links and directories may stay.
+        stays = KEPT_DIRECTORY.fullmatch(path) or posixpath.dirname(path) == "/usr/share/doc"
+        if not stays and _goes(path, self._rules()):
+            return AFTERWARDS
+        return super().replaces(path, before)
 
     def run(self, target: Target) -> None:
         rules = self._rules()

@@ -33,7 +33,7 @@ from particle_agent.ostree.repositories import publication
 from particle_agent.ostree.repositories.commit_record import CommitRecord, workshop
 from particle_agent.ostree.repositories.repository import OstreeRepository, archive
 from particle_agent.stages.base import StageOptions
-from particle_agent.system import first_boots, generalize
+from particle_agent.system import first_boots, generalize, kernels
 from particle_agent.target import disks
 from particle_agent.target.target import Target
 
@@ -197,6 +197,14 @@ class Qemu(StageOptions):
         if self.installer != "bootc":
             yield fstab.PATH, "name the mounts in the option 'mounts' of the stage"
             yield from self._loader().rewrites()
+        if self.file_system != "ext4":
+            yield from kernels.rewrites()
+        if self.swap != "none":
+            yield SWAP_FILE, "leave it out: the option 'swap' makes it"
+        if self.grow:
+            yield from growth.rewrites(self.partition_table)
+        if self.first_boot:
+            yield from first_boots.rewrites()
         yield from generalize.rewrites()
 
     def signed_needs(self, architecture: Architecture) -> Iterator[Need]:

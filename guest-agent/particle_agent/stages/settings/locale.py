@@ -54,6 +54,7 @@ class Locale(StageOptions):
         yield "/etc/default/locale", instead
         if {self.default, *self.generate} - set(BUILT_IN):
             yield "/etc/locale.gen", instead
+            yield ARCHIVE, instead
 
     def ahead(self, target: Target) -> None:
         for name, charset in self._entries(target):

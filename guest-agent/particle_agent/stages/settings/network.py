@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
@@ -26,6 +26,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 STUB = "../run/systemd/resolve/stub-resolv.conf"
 NETWORKD = "systemd-networkd.service"
 RESOLVED = "systemd-resolved.service"
+NAMED = "name the servers in 'dns' of the stage's interfaces"
 UNITS = "/usr/lib/systemd/system"
 ADDRESSES = "write an address such as 192.0.2.1 or 2001:db8::1"
 
@@ -123,9 +124,14 @@ class Network(StageOptions):
 
     def rewrites(self) -> Iterator[tuple[str, str]]:
         if self.resolved or any(each.dns for each in self.interfaces):
-            yield RESOLV_CONF, "name the servers in 'dns' of the stage's interfaces"
+            yield RESOLV_CONF, NAMED
         for path in self._files():
             yield path, "set this in the 'interfaces' of the stage"
+
+    def replaces(self, path: str, before: Sequence[StageOptions]) -> str | None:
+        if path == RESOLV_CONF and self.resolved is None and _has_resolved(before):
+            return f"{NAMED}, or set 'resolved: false'"
+        return super().replaces(path, before)
 
     def _files(self) -> Iterator[str]:
         """The paths of the files of the interfaces."""
@@ -156,6 +162,18 @@ class Network(StageOptions):
                 "the image also has NetworkManager: configure it to ignore the interfaces that "
                 "systemd-networkd manages"
             )
+
+
+def _has_resolved(stages: Sequence[StageOptions]) -> bool:
+    """Whether the stages certainly bring systemd-resolved."""
+    package = "systemd-resolved"
+    need = Need(what=f"package {package}", message="", hint="", packages=(package,))
+    for stage in reversed(stages):
+        if package in stage.removes():
+            return False
+        if stage.names(need):
+            return True
+    return False
 
 
 def _covers(pattern: str, name: str) -> bool:

@@ -111,6 +111,9 @@ class Apt(StageOptions):
             ),
         )
 
+    def rewrites(self) -> Iterable[tuple[str, str]]:
+        return stand_ins.rewrites() if self.fetches else ()
+
     def removes(self) -> Iterable[str]:
         return self.remove
 

@@ -42,8 +42,7 @@ class Kernel(StageOptions):
 
     def __post_init__(self) -> None:
         options = ("command-line", "modules", "initramfs", "initramfs-modules", "compression")
-        given = self.initramfs or self.initramfs_modules or self.compression
-        nothing = not (self.command_line or self.modules or given)
+        nothing = not (self.command_line or self.modules or self._configures_initramfs)
         refuse(
             idle("kernel", *options) if nothing else (),
             (
@@ -53,6 +52,10 @@ class Kernel(StageOptions):
             ),
         )
 
+    @property
+    def _configures_initramfs(self) -> bool:
+        return bool(self.initramfs or self.initramfs_modules or self.compression)
+
     def may_bring(self, need: Need) -> bool:
         # The command line may name an init that is not from a package.
         return need.what == INIT and any(w.startswith("init=") for w in self.command_line)
@@ -60,6 +63,8 @@ class Kernel(StageOptions):
     def rewrites(self) -> Iterator[tuple[str, str]]:
         if self.modules:
             yield kernels.MODULES_LOAD, "name the modules in 'modules' of the stage"
+        if self._configures_initramfs:
+            yield from kernels.rewrites()
 
     def run(self, target: Target) -> None:
         installed = kernels.versions(target)
@@ -71,7 +76,7 @@ class Kernel(StageOptions):
             target.write(kernels.COMMAND_LINE, f"{' '.join(dict.fromkeys(words))}\n")
         if self.modules:
             target.write(kernels.MODULES_LOAD, "".join(f"{name}\n" for name in self.modules))
-        if self.initramfs is None and not self.initramfs_modules and self.compression is None:
+        if not self._configures_initramfs:
             return
         if installed and not target.exists("/usr/sbin/update-initramfs"):
             raise StageError(

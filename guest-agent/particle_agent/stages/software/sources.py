@@ -131,6 +131,9 @@ class Sources(StageOptions):
                 yield pattern, instead
         for repository in self.repositories:
             yield f"{PARTS}/{repository.name}.sources", instead
+            for ending in ("asc", "gpg") if repository.key or repository.key_file else ():
+                key = "name the file as 'keyring', or leave it to 'key' or 'key-file'"
+                yield f"{KEYRINGS}/{repository.name}.{ending}", key
 
     def run(self, target: Target) -> None:
         if not target.exists("/etc/apt"):

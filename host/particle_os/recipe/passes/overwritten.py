@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from particle_agent.stages import RecipeStage
+from particle_agent.stages.contents.cleanup import Cleanup
 from particle_agent.stages.contents.files import EMPTIED, KERNELS, Directory, File, Files, Link
 
 from particle_os.documents import validation
@@ -19,6 +19,8 @@ from particle_os.recipe.files.inside import outside
 from particle_os.recipe.passes.reading import Reading
 from particle_os.recipe.passes.structure import may_apply
 
+# The stages of a build, each with its place in the recipe.
+PlacedStages = Sequence[tuple[int, RecipeStage]]
 OPTIONS: tuple[tuple[str, type], ...] = (
     ("directories", Directory),
     ("links", Link),
@@ -35,24 +37,36 @@ def check(reading: Reading) -> None:
         for i, s in enumerate(recipe.stages)
         if s.applies(recipe.architecture) and may_apply(_plain(source, i), recipe.architecture)
     ]
-    for position, (index, stage) in enumerate(stages):
-        directory = source.mark(("stages", index)).path.parent
-        later = stages[position + 1 :]
-        counts = Counter[Key]()
-        made, links, files = (_items(source, index, stage, *each) for each in OPTIONS)
-        for key, path, copied in _written(made, links, files, directory, reading.inside):
-            found = _lost(path) if copied else None
-            found = found or _replaced(path, later, reading)
-            if found is not None:
-                message, hint = found
-                mark = source.mark(("stages", index, *key))
-                counts[key] += 1
-                if counts[key] <= NAMED:
-                    source.problem(mark, "overwritten", message, hint)
-        for key, count in counts.items():
-            if count > NAMED:
-                message = f"{count - NAMED} more files would be lost"
-                source.problem(source.mark(("stages", index, *key)), "overwritten", message)
+    for position in range(len(stages)):
+        _check_stage(source, stages, position, reading.inside)
+
+
+def _check_stage(source: Source, stages: PlacedStages, position: int, inside: Path | None) -> None:
+    index, stage = stages[position]
+    directory = source.mark(("stages", index)).path.parent
+    counts, removed = Counter[Key](), Counter[Key]()
+    made, links, files = (_items(source, index, stage, *each) for each in OPTIONS)
+    for key, path, copied in _written(made, links, files, directory, inside):
+        found = _lost(path) if copied else None
+        found = found or _replaced(path, stages, position, source, copied=copied)
+        if found is not None:
+            counts[key] += 1
+            if counts[key] <= NAMED:
+                source.problem(source.mark(("stages", index, *key)), "overwritten", *found)
+        elif copied and any(_cleans(other, path) for _, other in stages[position + 1 :]):
+            removed[key] += 1
+    for key, count in counts.items():
+        if count > NAMED:
+            message = f"{count - NAMED} more files would be lost"
+            source.problem(source.mark(("stages", index, *key)), "overwritten", message)
+    for key, count in removed.items():
+        message = f"the stage 'cleanup' removes {count} of the copied files"
+        source.note(source.mark(("stages", index, *key)), "overwritten", message)
+
+
+def _cleans(stage: RecipeStage, path: str) -> bool:
+    """Whether the stage is a cleanup that removes a file, as it may be meant for copied ones."""
+    return isinstance(stage, Cleanup) and stage.replaces(path, ()) is not None
 
 
 def _plain(source: Source, index: int) -> object:
@@ -106,14 +120,18 @@ def _names(directory: Path, inside: Path | None) -> list[str]:
     return []
 
 
-def _rewrites(source: Source, index: int, stage: RecipeStage) -> Iterable[tuple[str, str]]:
-    """The files that the stage rewrites; of a wrong stage, those of all its variants."""
+def _instead(source: Source, stages: PlacedStages, position: int, path: str) -> str | None:
+    """The advice for a file that the stage at a position replaces; None if the file stays.
+
+    A wrong stage replaces the files of all its variants.
+    """
+    index, stage = stages[position]
     kind, loader = (source.node(("stages", index, key)) for key in ("type", "boot-loader"))
     if kind is None or kind.value == stage.type:
-        return stage.rewrites()
+        return stage.replaces(path, [each for _, each in stages[:position]])
     given = {"type": kind.value} | ({"boot-loader": loader.value} if loader else {})
     found = validation.valid(RecipeStage, given)
-    return () if found is None else found.rewrites()
+    return None if found is None or isinstance(found, Cleanup) else found.replaces(path, ())
 
 
 def _lost(path: str) -> tuple[str, str] | None:
@@ -126,15 +144,17 @@ def _lost(path: str) -> tuple[str, str] | None:
 
 
 def _replaced(
-    path: str, later: list[tuple[int, RecipeStage]], reading: Reading
+    path: str, stages: PlacedStages, position: int, source: Source, *, copied: bool
 ) -> tuple[str, str] | None:
-    """The message and hint for a file that one of the later stages replaces or removes."""
-    for index, stage in later:
-        for pattern, instead in _rewrites(reading.source, index, stage):
-            if fnmatchcase(path, pattern):
-                line = reading.source.line(("stages", index))
-                named = reading.source.node(("stages", index, "type"))
-                kind = stage.type if named is None else named.value
-                message = f"{path} would be lost: the stage '{kind}' at line {line} replaces it"
-                return message, instead
+    """The message and hint for a file that a stage after a position replaces or removes."""
+    for later in range(position + 1, len(stages)):
+        index, stage = stages[later]
+        if copied and _cleans(stage, path):
+            continue
+        if (instead := _instead(source, stages, later, path)) is not None:
+            line = source.line(("stages", index))
+            named = source.node(("stages", index, "type"))
+            kind = stage.type if named is None else named.value
+            message = f"{path} would be lost: the stage '{kind}' at line {line} does not keep it"
+            return message, instead
     return None

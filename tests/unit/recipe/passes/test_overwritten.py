@@ -17,6 +17,12 @@ stages:
 """
 
 
+def noted(tmp_path, text):
+    """The notes of a recipe without a defect."""
+    (tmp_path / "r.yml").write_text(text)
+    return [(p.line, p.code, p.message) for p in loading.load(tmp_path / "r.yml").notes]
+
+
 def problems(tmp_path, path="/etc/motd", stages="", loader="extlinux", links="[]", text=None):
     recipe = tmp_path / "r.yml"
     stages = "\n".join(f"  - {stage}" for stage in stages.splitlines())
@@ -49,6 +55,18 @@ def problems(tmp_path, path="/etc/motd", stages="", loader="extlinux", links="[]
          "{type: services, timers: [{name: a, on-calendar: daily, command: [x]}]}", "another name"),
         ("/etc/systemd/system/ssh.service.d/recipe.conf",
          "{type: services, drop-ins: [{unit: ssh, content: '[Unit]'}]}", "another name"),
+        ("/etc/systemd/system/particle-os-ssh-host-keys.service", "", "another name"),
+        ("/var/log/apt/history.log", "", "no image contains it"),
+        ("/usr/share/doc/acme/README", "{type: cleanup}", "after the 'cleanup'"),
+        ("/usr/share/man/man1/acme.1", "{type: cleanup}", "after the 'cleanup'"),
+        ("/usr/share/locale/fr/acme.mo", "{type: cleanup, keep-languages: [de]}", "'cleanup'"),
+        ("/root/.cache/seed", "{type: cleanup}", "after the 'cleanup'"),
+        ("/etc/dpkg/dpkg.cfg.d/cleanup", "{type: cleanup, later: true}", "another name"),
+        ("/usr/share/initramfs-tools/hooks/zz-particle-os", "{type: kernel, compression: gzip}",
+         "another name"),
+        ("/etc/apt/keyrings/acme.asc",
+         "{type: sources, repositories: [{name: acme, mirrors: ['http://m.example'], suites: [s],"
+         " key-file: key.asc}]}", "'keyring'"),
     ],
 )  # fmt: skip
 def test_a_file_that_a_later_stage_replaces_is_refused(tmp_path, path, stages, instead):
@@ -72,6 +90,100 @@ stages:
     with pytest.raises(InvalidDocument) as raised:
         loading.load(tmp_path / "recipe.yml")
     assert "overwritten" in [problem.code for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("path", "stage", "disk", "instead"),
+    [
+        ("/etc/repart.d/50-root.conf", "", "grow: true", "leave out 'grow'"),
+        ("/etc/kernel-img.conf", "", "file-system: xfs", "links to the kernel in /boot"),
+        ("/swapfile", "", "swap: 1G", "'swap'"),
+        ("/etc/systemd/system-preset/10-disabled-in-the-image.preset", "", "first-boot: true",
+         "another name"),
+        ("/boot/efi/EFI/BOOT/BOOTX64.EFI", "", "boot-loader: grub", "programs"),
+        ("/etc/resolv.conf", "{type: network, interfaces: [{match: ['en*']}]}", "swap: none",
+         "'resolved: false'"),
+    ],
+)  # fmt: skip
+def test_an_option_that_writes_the_file_is_named(tmp_path, path, stage, disk, instead):
+    text = f"""\
+name: test
+base-image: tar:base.tar
+stages:
+  - {{type: apt, packages: [systemd-resolved]}}
+  - {{type: files, files: [{{path: {path}, content: x}}]}}
+  - {stage or "{type: timezone, zone: UTC}"}
+  - {{type: qemu, {disk}}}
+"""
+    ((line, code, message, hint),) = problems(tmp_path, text=text)
+    assert (line, code, instead in hint) == (5, "overwritten", True)
+    assert message.startswith(f"{path} would be lost")
+    # Without the option, the file stays.
+    text = text.replace(disk, "swap: none").replace("systemd-resolved]", "curl]")
+    assert problems(tmp_path, text=text) == []
+
+
+def test_the_stage_apt_may_remove_what_would_replace_a_file(tmp_path):
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - {type: files, files: [{path: /etc/resolv.conf, content: x}]}
+  - {type: apt, packages: [systemd-resolved]}
+  - {type: apt, remove: [systemd-resolved]}
+  - {type: network, interfaces: [{match: ['en*']}]}
+  - {type: qemu}
+"""
+    assert problems(tmp_path, text=text) == []
+    text = text.replace("remove: [systemd-resolved]", "packages: [curl]")
+    assert [p[1] for p in problems(tmp_path, text=text)] == ["overwritten"]
+
+
+@pytest.mark.parametrize(
+    ("path", "cleanup"),
+    [
+        ("/usr/share/doc/acme/copyright", ""),
+        ("/usr/share/doc/acme/README", "documentation: false"),
+        ("/usr/share/man/man1/acme.1", "manual-pages: false"),
+        ("/usr/share/locale/fr/acme.mo", "later: true"),
+        ("/root/.cache/seed", "caches: false"),
+        ("/etc/dpkg/dpkg.cfg.d/cleanup", "later: false"),
+    ],
+)
+def test_a_file_that_a_cleanup_keeps_stays(tmp_path, path, cleanup):
+    assert problems(tmp_path, path, f"{{type: cleanup, {cleanup}}}") == []
+
+
+def test_a_directory_that_a_cleanup_keeps_stays(tmp_path):
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - type: files
+    directories: [{path: /usr/share/man/man1}, {path: /usr/share/doc/acme}, {path: /root/.cache}]
+    links: [{path: /usr/share/doc/other, to: acme}]
+  - {type: cleanup}
+  - {type: qemu}
+"""
+    assert problems(tmp_path, text=text) == []
+
+
+def test_what_a_cleanup_removes_of_a_copied_directory_is_noted(tmp_path):
+    for name in ("share/doc/acme/README", "share/man/man1/acme.1", "bin/acme"):
+        place = tmp_path / "tree" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("")
+    text = """\
+name: test
+base-image: tar:base.tar
+stages:
+  - {type: files, files: [{path: /usr, source: tree}]}
+  - {type: cleanup}
+  - {type: qemu}
+"""
+    message = "the stage 'cleanup' removes 2 of the copied files"
+    assert noted(tmp_path, text) == [(4, "overwritten", message)]
+    assert noted(tmp_path, text.replace("cleanup", "timezone, zone: UTC")) == []
 
 
 def test_the_files_of_other_boot_loaders_are_free(tmp_path):
@@ -148,7 +260,7 @@ stages:
     found = problems(tmp_path, text=text)
     lost = [(p[0], p[2]) for p in found if p[1] == "overwritten"]
     assert lost == [
-        (line, f"{path} would be lost: the stage 'qemu' at line 7 replaces it")
+        (line, f"{path} would be lost: the stage 'qemu' at line 7 does not keep it")
         for line, path in ((5, "/etc/fstab"), (6, "/etc/machine-id"))
     ]
     assert len(found) > len(lost)
