@@ -30,6 +30,9 @@ def missing(stages: Sequence[Stage], target: Target) -> Iterator[tuple[int, Need
     meeting the needs of later stages, which report what is still missing.
     """
     for index, stage in enumerate(stages):
+        for need in stage.later_needs():
+            if not any(_may_bring(other, need) for other in stages) and not _is_met(need, target):
+                yield index, need
         seen: set[str] = set()
         for need in (*stage.boot_needs(target.architecture), *stage.needs()):
             if need.what in seen or any(_may_bring(other, need) for other in stages[:index]):

@@ -49,6 +49,9 @@ class Stage(Protocol):
     def needs(self) -> Iterable[Need]:
         """Everything that the system must have when the stage runs, except for `boot_needs`."""
 
+    def later_needs(self) -> Iterable[Need]:
+        """Everything that the system must have after all stages."""
+
     def boot_needs(self, architecture: Architecture) -> Iterable[Need]:
         """The needs of an image that boots, which differ by architecture."""
 

@@ -133,6 +133,10 @@ class StageOptions(Options):
         """The things that the base or earlier stages must provide."""
         return ()
 
+    def later_needs(self) -> Iterable[Need]:
+        """The things that the base or any stage must provide, also a later one."""
+        return ()
+
     def boot_needs(self, architecture: Architecture) -> Iterable[Need]:
         """The further needs of an image that boots, which differ by architecture."""
         return ()

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
+from particle_agent.contract.needs import Need
 from particle_agent.errors import StageError
 from particle_agent.target.target import Target
 
@@ -51,12 +52,28 @@ COMPRESSORS = {
     "xz": ("xz", "xz-utils", "CONFIG_RD_XZ"),
     "lz4": ("lz4", "lz4", "CONFIG_RD_LZ4"),
 }
+# The common packages (`debian.WITHOUT`) that bring such a package in at least one suite.
+BRINGS = {"xz-utils": ("build-essential", "linux-image-*", "nginx-*")}
 
 
 def rewrites() -> Iterator[tuple[str, str]]:
     """The files that no image has after its initramfs is made (see `StageOptions.rewrites`)."""
     for path in (FAST_SETTINGS, FAST_MODULES, HOOK):
         yield path, "give the file another name: the build uses and removes this one"
+
+
+def compression_needs(name: str) -> Iterator[Need]:
+    """The need for the program that compresses the initramfs; every Debian has gzip."""
+    program, package, _ = COMPRESSORS[name]
+    if name != "gzip":
+        yield Need(
+            what=f"package {package}",
+            message=f"the initramfs needs the package '{package}', which no stage installs",
+            hint=f"add '{package}' to the packages of the apt stage that brings the kernel",
+            key=("compression",),
+            packages=(package, *BRINGS.get(package, ())),
+            files=(f"/usr/bin/{program}", f"/bin/{program}"),
+        )
 
 
 def versions(target: Target) -> list[str]:

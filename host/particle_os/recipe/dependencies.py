@@ -7,7 +7,7 @@ bases in the VM, between unpacking and the first stage: particle_agent/agent/mis
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from particle_agent.contract import debian
 from particle_agent.contract.needs import Need
@@ -19,7 +19,7 @@ from particle_agent.stages.software.apt import Apt
 from particle_agent.stages.software.sources import Sources
 
 from particle_os.architecture import ARCHITECTURES, Architecture
-from particle_os.documents.document import Source
+from particle_os.documents.document import Key, Source
 from particle_os.documents.words import nearest
 from particle_os.recipe.base_reference import OTHER_SUITES, SUITES
 
@@ -129,6 +129,39 @@ def check(
             else:
                 source.note(mark, "missing-need", f"{need.message}, it seems: {hint}")
         before.add(stage)
+
+
+def check_later(
+    source: Source,
+    stages: tuple[StageOptions, ...],
+    of_test: Iterable[tuple[Key, Need, bool]],
+    *,
+    architecture: str,
+    base: str,
+) -> None:
+    """Notes in `source` each need that neither the base nor any stage can meet.
+
+    `of_test` are those of the boot test: the place, the need, and whether a test certainly fails
+    without it.
+    """
+    suite = base.removeprefix(PREFIX)
+    if suite == base or suite not in SUITES:
+        return
+    suite = ALIASES.get(suite, suite)
+    there = BASE | WITHIN.get(suite, frozenset())
+    every = _Before(suite)
+    needed: list[tuple[Key, Need, bool]] = []
+    for index, stage in enumerate(stages):
+        if stage.applies(architecture):
+            every.add(stage)
+            needed += [(("stages", index, *n.key), n, True) for n in stage.later_needs()]
+    for key, need, is_certain in (*needed, *of_test):
+        if need.what in there or every.may_bring(need):
+            continue
+        if is_certain and _is_certain(every.stages, suite):
+            source.problem(source.mark(key), "missing-need", need.message, need.hint)
+        else:
+            source.note(source.mark(key), "missing-need", f"{need.message}, it seems: {need.hint}")
 
 
 def _signed_needs(

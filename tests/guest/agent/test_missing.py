@@ -49,6 +49,15 @@ def base(target):
     return target
 
 
+def test_the_compression_of_the_initramfs_may_come_with_a_later_stage(base):
+    stage = Kernel(compression="zstd")
+    assert lacks(base, stage) == [(0, "package zstd")]
+    assert lacks(base, stage, Apt(packages=("zstd",))) == []
+    assert lacks(base, Kernel(compression="gzip")) == []
+    base.write("/usr/bin/zstd", "")
+    assert lacks(base, stage) == []
+
+
 def test_what_the_base_has_is_not_missing(base):
     for path in (
         "/boot/vmlinuz-6.12.1-own", "/usr/share/i18n/SUPPORTED", "/usr/share/zoneinfo/UTC",

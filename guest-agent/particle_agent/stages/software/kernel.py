@@ -60,6 +60,11 @@ class Kernel(StageOptions):
         # The command line may name an init that is not from a package.
         return need.what == INIT and any(w.startswith("init=") for w in self.command_line)
 
+    def later_needs(self) -> Iterator[Need]:
+        # The stage may stand before the one that installs the kernel and the program.
+        if self.compression is not None:
+            yield from kernels.compression_needs(self.compression)
+
     def rewrites(self) -> Iterator[tuple[str, str]]:
         if self.modules:
             yield kernels.MODULES_LOAD, "name the modules in 'modules' of the stage"

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from particle_agent.contract import commands
 from particle_agent.stages.accounts.users import Users
 from particle_agent.stages.contents.run import Run
+from particle_agent.stages.output.qemu import Qemu
 from particle_agent.stages.settings.services import Services
 
 from particle_os.documents.document import Key
-from particle_os.recipe import components
+from particle_os.recipe import components, dependencies
 from particle_os.recipe.checks.contents import CommandCheck
+from particle_os.recipe.checks.needs import of_boot_test
 from particle_os.recipe.passes.reading import Reading
 
 # A part of the keys in our recipes and templates. No key of a person contains these words.
@@ -36,6 +38,22 @@ def check_components(reading: Reading) -> None:
     assert reading.recipe is not None
     base = reading.recipe.base_image if reading.base is None else reading.base
     components.check(reading.source, reading.recipe, base)
+
+
+def check_later_needs(reading: Reading) -> None:
+    """Notes what neither the base nor any stage brings for later, as for the boot test."""
+    source, recipe = reading.source, reading.recipe
+    assert recipe is not None
+    test = recipe.boot_test
+    boots = bool(recipe.stages) and isinstance(recipe.stages[-1], Qemu)
+    needed = of_boot_test(test.checks, goss=test.goss is not None, user_data=bool(test.user_data))
+    dependencies.check_later(
+        source,
+        recipe.stages,
+        needed if boots else (),
+        architecture=recipe.architecture,
+        base=recipe.base_image if reading.base is None else reading.base,
+    )
 
 
 def check_commands(reading: Reading) -> None:

@@ -34,6 +34,7 @@ PASSES = (
     Pass("foreign architectures", foreign_packages.check, of_recipe=True),
     Pass("machines of the architecture", machines.check, of_recipe=True),
     Pass("needs", stages.check_needs, of_recipe=True),
+    Pass("needs of the whole recipe", remarks.check_later_needs, of_recipe=True),
 )
 
 
