@@ -17,6 +17,7 @@ from particle_os.errors import InfrastructureError, ParticleError, UsageError
 from particle_os.jobs import artifact
 from particle_os.jobs.artifact import checksums
 from particle_os.jobs.plan import Plan
+from particle_os.report.charts import build_seconds
 from particle_os.report.progress import Progress
 from particle_os.report.results import ENDINGS, ArtifactFormat, ArtifactResult, Result, read_result
 from particle_os.system import publication
@@ -289,7 +290,7 @@ def last_time(plan: Plan) -> float | None:
         result = read_result(plan.options.output_directory / f"{plan.name}.result.json")
     except (OSError, pydantic.ValidationError):
         return None
-    return sum(result.phases.values())
+    return build_seconds(result)
 
 
 def already_there(plan: Plan, note: Callable[[str], None]) -> Result | None:
