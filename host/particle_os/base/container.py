@@ -121,11 +121,11 @@ def _not_there(reference: str, transport: str, path: Path) -> UsageError:
     if path.is_dir():
         return UsageError(
             f"{reference}: {path} is a directory",
-            hint=f"Write oci:{path.name} for an OCI image layout, or name an archive.",
+            hint=f"Write oci: in place of {transport}: if it is an OCI image layout.",
         )
     return UsageError(
         f"{reference}: {path} is no directory",
-        hint=f"Write oci-archive:{path.name}, or docker-archive:{path.name}.",
+        hint="Write oci-archive: or docker-archive: in place of oci:.",
     )
 
 

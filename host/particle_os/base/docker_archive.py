@@ -43,7 +43,7 @@ def explain(path: Path, selector: str, deadline: Deadline) -> None:
         if layout.INDEX in found:
             raise UsageError(
                 f"{reference} is an archive of an OCI image layout",
-                hint=f"Write oci-archive:{path.name}.",
+                hint="Write oci-archive: in place of docker-archive:.",
             )
         raise UsageError(f"{reference} is no archive of 'docker save'")
     images = _images(found[layout.DOCKER_INDEX], reference)
@@ -60,7 +60,7 @@ def explain(path: Path, selector: str, deadline: Deadline) -> None:
         command = f"{program} < {shlex.quote(str(path))} > {shlex.quote(str(plain))}"
         raise UsageError(
             f"{reference} is compressed, and the skopeo of this host cannot read it so",
-            hint=f"Run `{command}`, and write docker-archive:{plain.name}{selector}.",
+            hint=f"Run `{command}`, and write {plain.name} in place of {path.name}.",
         )
 
 

@@ -77,7 +77,7 @@ class Layout:
         if self.is_archive and self._read(DOCKER_INDEX):
             return UsageError(
                 f"{self.reference} is an archive of 'docker save'",
-                hint=f"Write docker-archive:{self.path.name}.",
+                hint="Write docker-archive: in place of oci-archive:.",
             )
         return UsageError(f"{self.reference} is no OCI image layout: it has no {INDEX}")
 

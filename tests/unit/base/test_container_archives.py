@@ -86,12 +86,12 @@ def test_the_two_kinds_of_archives_are_told_apart(layout, tmp_path):
     saved = docker_archive(tmp_path / "saved.tar", **{"manifest.json": b"[]"})
     with pytest.raises(UsageError, match="archive of 'docker save'") as raised:
         describe(f"oci-archive:{saved}")
-    assert raised.value.hint == "Write docker-archive:saved.tar."
+    assert raised.value.hint == "Write docker-archive: in place of oci-archive:."
     layout.name(layout.image(LOWER))
     subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", layout.place, "."], check=True)
     with pytest.raises(UsageError, match="archive of an OCI image layout") as raised:
         describe(f"docker-archive:{tmp_path}/x.tar")
-    assert raised.value.hint == "Write oci-archive:x.tar."
+    assert raised.value.hint == "Write oci-archive: in place of docker-archive:."
     other = docker_archive(tmp_path / "other.tar", etc__hostname=b"x")
     with pytest.raises(UsageError, match="is no archive of 'docker save'"):
         describe(f"docker-archive:{other}")
