@@ -28,6 +28,8 @@ NETWORKD = "systemd-networkd.service"
 RESOLVED = "systemd-resolved.service"
 NAMED = "name the servers in 'dns' of the stage's interfaces"
 UNITS = "/usr/lib/systemd/system"
+# resolv.conf(5)
+NAME_SERVER = re.compile(r"^nameserver[ \t]+\S", re.MULTILINE)
 ADDRESSES = "write an address such as 192.0.2.1 or 2001:db8::1"
 
 
@@ -93,7 +95,7 @@ class Network(StageOptions):
     """Configures the network of the image with systemd-networkd.
 
     systemd-resolved resolves names when it is installed (package `systemd-resolved`). Otherwise the
-    stage writes the `dns` servers to /etc/resolv.conf.
+    stage writes the `dns` servers to /etc/resolv.conf, and leaves this file as it is without `dns`.
     """
 
     only_configures: ClassVar[bool] = True
@@ -205,14 +207,24 @@ def _unit(interface: Interface) -> str:
 
 
 def _write_resolv_conf(target: Target, interfaces: tuple[Interface, ...]) -> None:
-    """Writes resolv.conf(5) from the `dns` and `search-domains` of the interfaces."""
+    """Writes resolv.conf(5) from the `dns` and `search-domains` of the interfaces.
+
+    Without `dns`, a file that names servers stays as it is.
+    """
     servers = list(dict.fromkeys(server for one in interfaces for server in one.dns))
     domains = list(dict.fromkeys(domain for one in interfaces for domain in one.search_domains))
     if not servers:
-        target.reporter.note(
-            "nothing in the image resolves names: give 'dns' servers, or install systemd-resolved, "
-            "which uses the servers from DHCP"
-        )
+        own = target.is_file(RESOLV_CONF) and NAME_SERVER.search(target.read(RESOLV_CONF))
+        if not own:
+            target.reporter.note(
+                "nothing in the image resolves names: give 'dns' servers, or install "
+                "systemd-resolved, which uses the servers from DHCP"
+            )
+        elif domains:
+            target.reporter.note(
+                f"'search-domains' has no effect: {RESOLV_CONF} of the image stays as it is; "
+                "give 'dns' servers, too, or write the domains into the file"
+            )
         return
     text = "".join(f"nameserver {server}\n" for server in servers)
     target.write(RESOLV_CONF, text + (f"search {' '.join(domains)}\n" if domains else ""))

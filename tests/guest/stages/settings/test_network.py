@@ -92,6 +92,29 @@ def test_an_image_that_resolves_no_names_is_reported(debian):
     assert "resolves names" in debian.report.notes[0]
 
 
+@pytest.mark.parametrize("text", ["", "# nameserver 192.0.2.53\n", "search example.org\n"])
+def test_a_file_without_servers_resolves_no_names(debian, text):
+    debian.write("/etc/resolv.conf", text)
+    set_up(debian, Interface(match=("*",)))
+    assert "resolves names" in debian.report.notes[0]
+
+
+def test_servers_of_an_earlier_stage_resolve_names(debian):
+    text = "search example.org\nnameserver\t192.0.2.53\n"
+    debian.write("/etc/resolv.conf", text)
+    set_up(debian, Interface(match=("*",)))
+    assert debian.read("/etc/resolv.conf") == text
+    assert debian.report.notes == []
+
+
+def test_search_domains_do_not_change_a_file_of_an_earlier_stage(debian):
+    debian.write("/etc/resolv.conf", "nameserver 192.0.2.53\n")
+    set_up(debian, Interface(match=("*",), search_domains=("example.org",)))
+    assert debian.read("/etc/resolv.conf") == "nameserver 192.0.2.53\n"
+    (note,) = debian.report.notes
+    assert note.startswith("'search-domains' has no effect: /etc/resolv.conf of the image stays")
+
+
 def also_enables(target):
     """Imitates `systemctl enable` for systemd-networkd, which has others in `Also=`."""
 
