@@ -310,7 +310,8 @@ def _text_meant(fault: _Fault) -> str | None:
     if not fault.is_scalar_for_text:
         return None
     if hint := fault.words.number_hints.get(str(fault.key[-1])) if fault.key else None:
-        return hint
+        variable = fault.node.made_of[:1] if fault.node else ()
+        return f"{hint}, in the variable '{variable[0]}'" if variable else hint
     return "put it in quotes" if re.fullmatch(fault.context["text"], fault.shown) else None
 
 

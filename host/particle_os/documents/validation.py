@@ -80,12 +80,15 @@ def _own_docstrings(kind: type) -> dict[str, str]:
 def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
     """Returns the document as a `kind`. Raises InvalidDocument with all errors of the document.
 
-    `words` supplies the words of messages and hints.
+    `words` supplies the words of messages and hints. A variable that is a number or a boolean
+    becomes a text in the document where the `kind` has a text.
     """
     try:
         model: T = _adapter(cast(Hashable, kind)).validate_json(json.dumps(source.data))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
+        if _made_texts(source, found, words):
+            return validate(source, kind, words)
         found += _broken_rules(source, kind, found, words)
         for item in found[:MOST]:
             # pydantic counts only the valid items of a list; invalid items have their own errors.
@@ -97,6 +100,18 @@ def validate(source: Source, kind: type[T], words: Vocabulary) -> T:
     if source.problems:
         raise source.invalid()
     return model
+
+
+def _made_texts(source: Source, found: list[Any], words: Vocabulary) -> bool:
+    """Turns the variables to texts that are no text in its place; False if there is none."""
+    wanted = [i for i in found if i["type"] == "string_type" or "text" in i.get("ctx", {})]
+    keys = [path_of(source, item["loc"]) for item in wanted]
+    # The text of some numbers has another meaning, such as that of an octal mode.
+    nodes = [source.node(key) for key in keys if not {*key[-1:]} & {*words.number_hints}]
+    given = [n for n in nodes if n and n.made_of and isinstance(n.value, int)]
+    for node in given:
+        node.value = str(node.value).lower()
+    return bool(given)
 
 
 def _broken_rules(source: Source, kind: type, found: list[Any], words: Vocabulary) -> list[Any]:

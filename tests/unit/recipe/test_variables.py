@@ -52,6 +52,44 @@ def test_a_part_of_a_text_is_text(tmp_path):
     assert found.command == ("x", "web-3-true-me")
 
 
+def test_a_number_or_a_boolean_becomes_a_text_where_a_text_is_wanted(tmp_path):
+    stages = """\
+  - {type: files, files: [{path: /a, content: "${count}"}, {path: /b, content: "${fast}"}]}
+  - {type: run, command: [serve, "${count}"], environment: {COUNT: "${count}"}}
+  - {type: hostname, hostname: "${count}"}
+"""
+    files, run, hostname, _ = load(tmp_path, stages).recipe.stages
+    assert [file.content for file in files.files] == ["3", "true"]
+    assert run.command == ("serve", "3")
+    assert run.environment == {"COUNT": "3"}
+    assert hostname.hostname == "3"
+
+
+def test_a_number_for_a_text_has_to_be_a_valid_text(tmp_path):
+    with pytest.raises(InvalidDocument) as raised:
+        stage(tmp_path, 'type: files\n    files: [{path: "${count}", content: x}]')
+    (problem,) = raised.value.problems
+    assert problem.message.endswith('found "3"')
+    assert "quotes" not in str(problem.hint)
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("mode", "put it in quotes, in octal digits as in '0755', in the variable 'count'"),
+        ("size", "add the unit, as in '4G' or '800M', in the variable 'count'"),
+    ],
+)
+def test_a_number_whose_text_has_another_meaning_is_corrected_in_the_variable(
+    tmp_path, option, hint
+):
+    text = {"mode": 'files\n    files: [{path: /a, content: x, mode: "${count}"}]',
+            "size": 'qemu\n    size: "${count}"'}[option]  # fmt: skip
+    with pytest.raises(InvalidDocument) as raised:
+        stage(tmp_path, f"type: {text}")
+    assert hint in [problem.hint for problem in raised.value.problems]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -373,6 +373,8 @@ def _declaration(source: Source, name: str, node: Node) -> Variable:
 def _argued(included: Source, name: str, declared: Variable, node: Node) -> Variable:
     """A declared variable with an argument as its value."""
     value = node.plain()
+    if declared.kind == "string" and node.made_of and isinstance(value, int):
+        value = str(value).lower()
     kind = kind_of(value)
     made_of = tuple(dict.fromkeys(part for inner in node.walk() for part in inner.made_of))
     if kind is None or declared.kind not in (None, kind):

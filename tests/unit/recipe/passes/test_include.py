@@ -57,6 +57,15 @@ def test_a_variable_may_choose_the_file(write):
     assert loading.load(path, base="tar:base.tar").recipe.stages[0].type == "qemu"
 
 
+def test_a_variable_that_is_a_number_becomes_a_text_as_an_argument(write):
+    path = write(
+        main="variables: {port: 80}\nname: test\nstages:\n"
+        '  - {include: a.yml, with: {text: "${port}"}}\n  - type: qemu\n',
+        a='variables: {text: {type: string}}\nstages:\n  - {type: run, command: [a, "${text}"]}\n',
+    )
+    assert loading.load(path, base="tar:base.tar").recipe.stages[0].command == ("a", "80")
+
+
 def test_files_of_the_host_are_relative_to_the_file_that_names_them(write, tmp_path):
     path = write(
         main=TOP + "  - include: common/base.yml\n  - type: qemu\n",
