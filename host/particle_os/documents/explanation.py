@@ -16,7 +16,13 @@ from particle_agent.contract.hosts import LIST, WORD
 from particle_agent.contract.options import Faults, guess_for
 
 from particle_os.documents.document import Key, Mark, Node, Source
-from particle_os.documents.words import did_you_mean, nearest, shown_key, unlike_a_path
+from particle_os.documents.words import (
+    VARIABLE_HINT,
+    did_you_mean,
+    nearest,
+    shown_key,
+    unlike_a_path,
+)
 from particle_os.errors import without_credentials
 
 # The most characters of a value in a message.
@@ -255,6 +261,8 @@ def _wrong_container(fault: _Fault) -> None:
             hint = f"write '- type: {fault.given}' in a line below" if hint else None
         if hint and is_command and isinstance(fault.given, str) and needs_shell(fault.given):
             hint = as_script(fault.given)
+        if hint and TEMPLATE.search(str(fault.given)):
+            hint = VARIABLE_HINT
     elif fault.words.is_item(fault.key):
         hint = _meant_item(fault)
     elif wanted == "a mapping":
@@ -304,7 +312,7 @@ def _text_meant(fault: _Fault) -> str | None:
     """The hint for a text that YAML reads as a number, or whose meaning the type guesses."""
     given, pattern = fault.given, fault.context.get("text", "")
     if isinstance(given, str) and not fault.confidential and TEMPLATE.search(given):
-        return "write ${x} for a variable, not {{ x }}"
+        return VARIABLE_HINT
     if isinstance(given, str) and (meant := guess_for(pattern, given)):
         return did_you_mean(meant, [])
     if not fault.is_scalar_for_text:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from particle_os.documents.document import SIZE_LIMIT, CParser, Mark, Node, Source
-from particle_os.documents.words import shown_key
+from particle_os.documents.words import VARIABLE_HINT, shown_key
 from particle_os.system.regular_file import read_regular
 
 NODE_LIMIT = 20_000
@@ -29,8 +29,6 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[1-9][0-9]*[eE][-+]?[0-9]+"
 )
-# Templates of other programs have {{ x }}, which is a mapping with a mapping as its key in YAML.
-_VARIABLE_HINT = "write ${x} for a variable, not {{ x }}"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -101,7 +99,7 @@ class _Composer:
             word = self._node(event, depth + 1, None)
             if not isinstance(event, yaml.ScalarEvent):
                 if not isinstance(event, yaml.AliasEvent):
-                    hint = _VARIABLE_HINT if isinstance(event, yaml.MappingStartEvent) else None
+                    hint = VARIABLE_HINT if isinstance(event, yaml.MappingStartEvent) else None
                     self._source.problem(mark, "bad-key", "a key must be a word", hint)
                 self._node(self._next(), depth + 1, None)
                 continue

@@ -12,6 +12,8 @@ from particle_agent.contract import keys
 FILE_NAME_LIMIT = 255
 # The most characters of a key in a message.
 KEY_SHOWN = 40
+# Templates of other programs have {{ x }}, which is a mapping with a mapping as its key in YAML.
+VARIABLE_HINT = "write ${x} for a variable, not {{ x }}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

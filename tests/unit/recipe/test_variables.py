@@ -235,3 +235,34 @@ def test_braces_in_a_flow_list_ask_for_quotes(tmp_path):
     with pytest.raises(InvalidDocument) as raised:
         parsing.load(path)
     assert "in quotes" in raised.value.problems[0].hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'files\n    files: [{path: /a, content: "hello {{ count }}"}]',
+        'files\n    files: [{path: "/b{{count}}", content: x}]',
+        'run\n    script: "echo {{- count -}}"',
+        'run\n    command: [echo, "{{ count }}", "{{ count }} {{ count }}"]',
+    ],
+)
+def test_a_variable_in_the_syntax_of_other_programs_is_noted(tmp_path, text):
+    notes = load(tmp_path, f"  - type: {text}\n").notes
+    assert {(n.code, n.line, n.message) for n in notes} == {
+        ("other-syntax", 11, "'{{ count }}' is no variable here: write ${count}")
+    }
+    assert len({note.column for note in notes}) == len(notes)
+
+
+@pytest.mark.parametrize("text", ["{{ .Names }}", "{{ unknown }}", "{ count }", "{{ count"])
+def test_braces_without_a_variable_are_not_noted(tmp_path, text):
+    found = load(tmp_path, f'  - {{type: run, command: [docker, ps, "{text}"]}}\n')
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['run\n    command: "echo {{ count }}"', 'apt\n    packages: "{{ extra }}"']
+)
+def test_the_syntax_of_other_programs_comes_before_the_form_of_a_list(tmp_path, text):
+    found = problems(tmp_path, f"  - type: {text}\n")
+    assert [hint for *_, hint in found] == ["write ${x} for a variable, not {{ x }}"]

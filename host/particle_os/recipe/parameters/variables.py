@@ -35,6 +35,8 @@ ADD = "+"
 FROM_INPUT = "-"
 # `$${` is the escape for a literal `${`.
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+# The variable of another program's template.
+_BRACES = re.compile(r"\{\{-? *(" + NAME + r") *-?\}\}")
 _BEGINNING = re.compile(r"\$\{")
 _LITERAL_HINT = "write '$${' where no variable is meant"
 
@@ -212,10 +214,19 @@ class Variables:
             yield from inner.texts(names)
 
     def substitute(self, source: Source) -> None:
-        """Replaces the variables in every string of a document; notes references that fail."""
+        """Replaces the variables in every string of a document; notes references that fail.
+
+        Also notes variables that are written as templates of other programs have them.
+        """
         self._places = _all_places(source)
         # The list is complete before the first replacement, so inserted values are not scanned.
-        for node in [n for n in source.root.walk() if isinstance(n.value, dict | list)]:
+        nodes = list(source.root.walk())
+        for node in [n for n in nodes if isinstance(n.value, str) and "{{" in n.value]:
+            for name in dict.fromkeys(_BRACES.findall(node.value)):
+                if name in self._known:
+                    message = f"'{{{{ {name} }}}}' is no variable here: write ${{{name}}}"
+                    source.note(node.mark, "other-syntax", message)
+        for node in [n for n in nodes if isinstance(n.value, dict | list)]:
             if isinstance(node.value, list):
                 node.value = [new for item in node.value for new in self._items(source, item)]
             else:
