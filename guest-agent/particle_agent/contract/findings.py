@@ -64,7 +64,7 @@ WARNINGS = {
     "fstab-unstable": "fstab names a disk by a name that depends on the hardware",
     "fstab-mount-point-missing": "a mount point of fstab does not exist",
     "fstab-bind-missing": "a directory that fstab mounts in another place does not exist",
-    "container-file": "systemd takes the machine for a container, and starts fewer services",
+    "container-file": "a container runtime left it; systemd may take the machine for a container",
     "policy-rc-d": "a policy keeps services from starting when packages are installed",
     "resolv-conf": "name resolution goes through the machine that the image was made on",
     "random-seed": "every machine that starts from the image gets the same random seed",

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from particle_agent.contract.findings import Findings
 from particle_agent.disk.reading import Tree
+from particle_agent.unpack import runtime_files
 from particle_agent.verification import walk
 from particle_agent.verification.walk import HOMES, LOGS, Found
 
@@ -38,8 +39,7 @@ BUILD_FILES = (
 )
 FILES = (
     ("credential-secret", "/var/lib/systemd/credential.secret"),
-    ("container-file", "/.dockerenv"),
-    ("container-file", "/run/.containerenv"),
+    *(("container-file", path) for path in runtime_files.MARKS),
     ("policy-rc-d", "/usr/sbin/policy-rc.d"),
     ("random-seed", "/var/lib/systemd/random-seed"),
     ("apt-cache", "/var/cache/apt/pkgcache.bin"),
@@ -88,6 +88,7 @@ def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
     for code, path in FILES:
         if tree.exists(path):
             findings.add(code, path, "it should not be there")
+    _check_runtime_files(tree, findings)
     for directory, pattern in BUILD_FILES:
         for name in tree.names(directory):
             if fnmatchcase(name, pattern):
@@ -95,6 +96,20 @@ def check(tree: Tree, found: Sequence[Found], findings: Findings) -> None:
     _check_contents(tree, findings)
     _check_logs(tree, found, findings)
     _check_homes(tree, found, findings)
+
+
+def _check_runtime_files(tree: Tree, findings: Findings) -> None:
+    """Reports the files over which a container runtime mounts its own, beside a mark of it.
+
+    Without a mark, an image may have empty files on purpose.
+    """
+    if not any(tree.exists(path) for path in runtime_files.MARKS):
+        return
+    for path in runtime_files.TARGETS:
+        place = tree.place(path, follow=False)
+        if place is None or place.is_symlink() or not place.is_file() or tree.is_file(path):
+            continue
+        findings.add("container-file", path, "a container runtime has left it empty")
 
 
 def _check_contents(tree: Tree, findings: Findings) -> None:

@@ -1,7 +1,12 @@
 """A base as `docker export` and other tools leave it."""
 
 import pytest
+from particle_agent.contract.findings import Findings
+from particle_agent.disk.reading import Tree
 from particle_agent.unpack import runtime_files
+from particle_agent.verification import leftovers
+
+EMPTY = {"etc/hostname": "", "etc/hosts": "", "etc/resolv.conf": ""}
 
 
 @pytest.fixture
@@ -60,3 +65,31 @@ def test_a_link_to_usr_that_a_layer_has_replaced_is_noted(base):
         (root / name).unlink()
         (root / name).mkdir()
     assert list(runtime_files.notes(root)) == []
+
+
+def found_in(root):
+    reported = []
+    leftovers.check(Tree(root), [], Findings(reported.append))
+    assert {finding.code for finding in reported} <= {"container-file"}
+    return [finding.place for finding in reported]
+
+
+@pytest.mark.parametrize("mark", [".dockerenv", ".dockerinit", "run/.containerenv"])
+def test_the_verification_finds_what_the_unpacking_removes(base, mark):
+    root = base(**{mark: "", **EMPTY})
+    found = found_in(root)
+    assert found == [f"/{mark}", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
+    (note,) = runtime_files.notes(root)
+    assert note.endswith(", ".join(found))
+    assert found_in(root) == []
+
+
+def test_the_verification_accepts_empty_files_without_a_mark(base):
+    assert found_in(base(**EMPTY)) == []
+
+
+def test_the_verification_accepts_files_with_content_and_links_beside_a_mark(base):
+    root = base(**{".dockerenv": "", "etc/hostname": "x\n"})
+    (root / "etc/resolv.conf").symlink_to("../run/resolv.conf")
+    (root / "run/resolv.conf").write_text("")
+    assert found_in(root) == ["/.dockerenv"]
