@@ -157,6 +157,7 @@ def test_a_unified_kernel_image_starts_from_uefi(account: Account, built: Built)
     outcome, output = build(account, "unified", f"{SYSTEMD_BOOT}, systemd-ukify", disk)
     (boot,) = outcome.json()["boot"]
     assert (boot["firmware"], boot["status"]) == ("uefi", "passed")
+    assert phases(boot) == PHASES
     files = mtools(output / "unified.raw", "mdir", "-/", "-b")
     assert re.search(r"/EFI/Linux/\S+\.efi", files)
     assert "/loader/entries/" not in files

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from .conftest import CONFINE, Account, Outcome, leftovers, user_qemus
+from .test_boot_loaders import PHASES, phases
 
 MIB = 1 << 20
 Built = tuple[Outcome, Path]
@@ -60,6 +61,12 @@ def test_the_result_tells_everything(built: Built) -> None:
     if result["helper"]["accelerator"] == "tcg":
         assert "security boundary" in result["helper"]["security_note"]
     assert result["helper"]["landlock"] >= 2
+
+
+def test_extlinux_starts_from_bios_and_shows_every_phase(built: Built) -> None:
+    (boot,) = built[0].json()["boot"]
+    assert (boot["firmware"], boot["status"]) == ("bios", "passed")
+    assert phases(boot) == PHASES
 
 
 def test_the_running_system_is_what_the_recipe_says(built: Built) -> None:
