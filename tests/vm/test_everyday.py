@@ -92,8 +92,19 @@ STAGES = """\
           ExecStart=/usr/bin/touch /run/first-boot
           [Install]
           WantedBy=multi-user.target
+      - {path: /etc/systemd/system/wished.service, content: "[Service]\\nType=oneshot\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n"}
+      - {path: /etc/systemd/system/unwished.service, content: "[Service]\\nType=oneshot\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n"}
+      - path: /etc/systemd/system-preset/20-own.preset
+        content: |
+          enable wished.service
+          disable unwished.service
+      - {path: /usr/lib/systemd/user/mine.service, content: "[Service]\\nType=oneshot\\nExecStart=/bin/true\\n[Install]\\nWantedBy=default.target\\n"}
+      - {path: /usr/lib/systemd/user/quiet.service, content: "[Service]\\nType=oneshot\\nExecStart=/bin/true\\n[Install]\\nWantedBy=default.target\\n"}
   - type: services
     enable: [once]
+    preset: [wished, unwished]
+    user-enable: [mine]
+    user-mask: [quiet]
   - type: users
     users:
       - {name: ann, gid: 4000, expires: "2031-01-01", subordinate-ids: {first: 300000}}
@@ -118,6 +129,10 @@ boot-test:
     - {command: [systemctl, is-enabled, chosen.service], contains: alias}
     - {command: [systemctl, is-enabled, first.service], contains: disabled, exit: 1}
     - {command: [systemctl, is-enabled, apt-daily.timer], contains: masked, exit: 1}
+    - {command: [systemctl, is-enabled, wished.service], contains: enabled}
+    - {command: [systemctl, is-enabled, unwished.service], contains: disabled, exit: 1}
+    - {command: [systemctl, --global, is-enabled, mine.service], contains: enabled}
+    - {command: [systemctl, --global, is-enabled, quiet.service], contains: masked, exit: 1}
     - {command: [systemctl, show, -P, Environment, second.service], contains: SEEN=1}
     - {command: [sh, -c, 'systemctl start tick.service && test -e "/run/a b%$"']}
     - {command: [/usr/local/bin/tool], contains: tool}
