@@ -94,6 +94,12 @@ def script(text: str) -> Callable[[Update], None]:
     return unit("bad.service", f"[Service]\nType=oneshot\nExecStart=/bin/sh -c '{text}'\n")
 
 
+def when_it_ends(command: str) -> Callable[[Update], None]:
+    """A command of the new version that runs when it shuts down."""
+    service = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
+    return unit("bad.service", f"{service}ExecStop={command}\n")
+
+
 def older(update: Update) -> None:
     """The repository has nothing newer than the machine."""
     parent = update.ostree("rev-parse", f"{REF}^")
@@ -200,20 +206,17 @@ MUTATIONS = {
     "undeployed": Mutation(
         "upgrade", "upgrade-failed", script("ostree admin undeploy 1"), "the order to return"
     ),
+    # OSTree copies a kernel that is gone when it writes the menu, so they go after that.
     "old-kernel-gone": Mutation(
         "rollback",
         "rollback-failed",
-        script("mount -o remount,rw /boot; cd /boot/ostree; rm $(ls -tr | head -1)/vmlinuz*"),
+        when_it_ends("sh -c 'mount -o remount,rw /boot; rm /boot/ostree/*/vmlinuz*'"),
         "the return to the parent: ",
     ),
     "var-lost-later": Mutation(
         "rollback",
         "rollback-failed",
-        unit(
-            "bad.service",
-            "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
-            "ExecStop=rm /var/lib/particle-os-update-test\n",
-        ),
+        when_it_ends("rm /var/lib/particle-os-update-test"),
         "is lost",
     ),
     "menu-without-a-second-entry": Mutation(
