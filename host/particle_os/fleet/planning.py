@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from pathlib import Path
 
+from particle_os.architecture import ARCHITECTURES, BuildArchitecture
 from particle_os.errors import InvalidDocument, UsageError
 from particle_os.fleet.order import Order
 from particle_os.jobs import checkpoints
@@ -16,6 +17,7 @@ from particle_os.jobs.plan import BuildOptions
 from particle_os.recipe import loading
 from particle_os.report.results import RESULT_LIMIT
 from particle_os.system.regular_file import read_regular
+from particle_os.system.workspace import cache_directory
 from particle_os.vm import accel
 
 
@@ -105,11 +107,20 @@ def last_seconds(name: str, output: Path) -> float | None:
         return None
 
 
-def usual_jobs(mode: accel.Mode) -> int:
+def usual_jobs(orders: Iterable[Order]) -> int:
     """The number of images that are built at the same time unless the user says otherwise.
 
     An emulated machine keeps more than one processor busy.
     """
     processors = len(os.sched_getaffinity(0))
-    fast = mode != "tcg" and os.access("/dev/kvm", os.R_OK | os.W_OK)
+    machines = {(order.options.accel, order.architecture) for order in orders}
+    fast = all(_runs_under_kvm(*machine) for machine in machines)
     return max(1, processors if fast else processors // 2)
+
+
+def _runs_under_kvm(mode: accel.Mode, architecture: BuildArchitecture) -> bool:
+    """Whether a build ends, or runs under KVM; a KVM that no build has tried does not count."""
+    if mode != "auto":
+        return mode == "kvm"
+    memory_file = cache_directory() / accel.KVM_MEMORY
+    return accel.usable(ARCHITECTURES[architecture], memory_file) or False

@@ -43,7 +43,7 @@ def run(
     A build that fails stops no other one; with `fail_fast` it stops all. Call it in the main
     thread.
     """
-    jobs = jobs or planning.usual_jobs(orders[0].options.accel)
+    jobs = jobs or planning.usual_jobs(orders)
     with _Builds(view, ends) as builds:
         left = list(orders)
         while left or builds.running:

@@ -212,6 +212,43 @@ def device_opens() -> bool:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """The outcome of a guest under KVM: whether KVM works, and why."""
+
+    works: bool
+    reason: str
+
+
+def usable(architecture: Architecture, memory_file: Path) -> bool | None:
+    """Whether KVM runs machines of an architecture, as far as it is known without a trial.
+
+    None: the device opens, and no guest has tried it yet.
+    """
+    if hopeless(architecture) is not None:
+        return False
+    trial = remembered(architecture, memory_file)
+    return None if trial is None else trial.works
+
+
+def remembered(architecture: Architecture, memory_file: Path) -> Trial | None:
+    """The last trial of KVM, from `memory_file`; None if it had another kernel, QEMU or device."""
+    try:
+        found = json.loads(read_regular(memory_file, MEMORY_LIMIT))
+        if found["key"] != _trial_key(architecture):
+            return None
+        return Trial(bool(found["works"]), str(found["reason"]))
+    except (OSError, ValueError, KeyError, TypeError, InfrastructureError):
+        return None
+
+
+def _trial_key(architecture: Architecture) -> str:
+    """A digest of what a trial of KVM depends on. Raises InfrastructureError without a QEMU."""
+    qemu = process.identity(architecture.vm.qemu)
+    parts = [platform.release(), platform.version(), qemu, DEVICE.stat().st_rdev]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class _Probe:
     """A guest that tries KVM: the kernel and the initrd of the helper VM."""
 
@@ -224,16 +261,9 @@ class _Probe:
 def _kvm_works(probe: _Probe, memory_file: Path, note: Callable[[str], None]) -> tuple[bool, str]:
     if reason := _closed():
         return False, reason
-    status = DEVICE.stat()
-    qemu = process.identity(probe.architecture.vm.qemu)
-    parts = [platform.release(), platform.version(), qemu, status.st_rdev]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    try:
-        remembered = json.loads(read_regular(memory_file, MEMORY_LIMIT))
-        if remembered["key"] == key:
-            return bool(remembered["works"]), str(remembered["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    key = _trial_key(probe.architecture)
+    if (trial := remembered(probe.architecture, memory_file)) is not None:
+        return trial.works, trial.reason
     note(f"trying a guest under KVM, once (up to {PROBE_SECONDS:.0f} s)")
     works, reason = _run_guest(probe)
     # Without the file, the next run tries again.

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import click
 import pytest
+from particle_os.architecture import ARCHITECTURES
 from particle_os.cli.build import build_command
 from particle_os.cli.options import build_options
 from particle_os.errors import InvalidDocument, UsageError
@@ -343,12 +344,31 @@ def test_two_images_of_one_name_are_refused(recipe, tmp_path):
         planned(recipe("one"), other)
 
 
-def test_without_kvm_half_the_processors_build(monkeypatch):
-    monkeypatch.setattr(
-        planning,
-        "os",
-        SimpleNamespace(
-            sched_getaffinity=lambda pid: range(8), access=lambda path, mode: True, R_OK=4, W_OK=2
-        ),
-    )
-    assert (planning.usual_jobs("auto"), planning.usual_jobs("tcg")) == (8, 4)
+@pytest.mark.parametrize(
+    ("works", "mode", "architecture", "jobs"),
+    [
+        (True, "auto", "amd64", 8),
+        (True, "auto", "arm64", 4),
+        (True, "tcg", "amd64", 4),
+        (False, "auto", "amd64", 4),
+        (None, "auto", "amd64", 4),
+        (None, "kvm", "amd64", 8),
+    ],
+)
+def test_half_the_processors_build_unless_a_guest_has_run_under_kvm(
+    monkeypatch, kvm_of, own_cache, works, mode, architecture, jobs
+):
+    kvm_of(own_cache, works)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8))
+    options = BuildOptions(accel=mode)
+    order = Order("a", Path("r.yml"), options, architecture=architecture)
+    assert planning.usual_jobs([order]) == jobs
+
+
+def test_one_emulated_image_of_several_halves_the_builds(monkeypatch, kvm_of, own_cache):
+    kvm_of(own_cache, True)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8))
+    orders = [
+        Order(name, Path("r.yml"), BuildOptions(), architecture=name) for name in ARCHITECTURES
+    ]
+    assert planning.usual_jobs(orders) == 4

@@ -1,14 +1,15 @@
 import functools
+import json
 import platform
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from particle_os.architecture import AMD64, ARM64
+from particle_os.architecture import AMD64, ARM64, usual
 from particle_os.jobs.host import doctor
 from particle_os.system import host_packages, process
-from particle_os.vm import firmware
+from particle_os.vm import accel, firmware
 
 OS_RELEASES = {
     "debian": {"ID": "debian", "VERSION_CODENAME": "trixie"},
@@ -58,6 +59,23 @@ def test_an_installed_program_is_reported_with_its_version():
     (found,) = [finding for finding in doctor.examine() if finding.what == "skopeo"]
     assert found.status == "ok"
     assert "version" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("kernel", "detail"),
+    [(None, "when it was last tried, it spins"), ("another", "/dev/kvm opens; the first build")],
+)
+def test_a_trial_of_kvm_counts_for_its_own_kernel_only(
+    monkeypatch, tmp_path, own_cache, kernel, detail
+):
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(accel, "DEVICE", tmp_path / "kvm")
+    trial = {"key": accel._trial_key(usual()), "works": False, "reason": "it spins"}
+    own_cache.mkdir(parents=True)
+    (own_cache / accel.KVM_MEMORY).write_text(json.dumps(trial))
+    if kernel is not None:
+        monkeypatch.setattr(accel.platform, "release", lambda: kernel)
+    assert finding("KVM").detail.startswith(detail)
 
 
 @pytest.mark.parametrize(("abi", "status"), [(0, "warning"), (6, "ok")])

@@ -85,8 +85,13 @@ def farm_worker_command(
     """
     engine.require()
     url = address.scheduler_url(url)
-    member = offer.member(url, _keys(url, farm_keys), options, count, name)
-    worker.run(member, lambda text: None if output.quiet else say(text, error=True))
+
+    def note(text: str) -> None:
+        if not output.quiet:
+            say(text, error=True)
+
+    member = offer.member(url, _keys(url, farm_keys), options, count, name, note)
+    worker.run(member, note)
 
 
 def _keys(url: str, directory: Path | None) -> str | None:

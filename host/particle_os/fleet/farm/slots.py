@@ -27,7 +27,7 @@ MEMORY_FILE = Path("/proc/meminfo")
 class WorkerMachine:
     """The processors of a machine, its free memory and disk in bytes, and whether it has KVM.
 
-    KVM runs machines of the usual architecture only.
+    KVM counts when a guest has run under it. It runs machines of the usual architecture only.
     """
 
     processors: int
@@ -42,7 +42,7 @@ class WorkerMachine:
             processors=len(os.sched_getaffinity(0)),
             memory=_free_memory(),
             room=free_bytes(cache),
-            kvm=accel.hopeless(usual()) is None,
+            kvm=has_kvm(cache) or False,
         )
 
     def slots(self) -> int:
@@ -74,6 +74,11 @@ class WorkerMachine:
     def _emulated(self) -> int:
         """The number of emulated machines that keep the processors busy."""
         return self.processors // 2
+
+
+def has_kvm(cache: Path) -> bool | None:
+    """Whether builds of this machine run under KVM; None if no build has tried it yet."""
+    return accel.usable(usual(), cache / accel.KVM_MEMORY)
 
 
 def _free_memory() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from particle_os.report.table import human_bytes
 from particle_os.sandbox.template import templates
 from particle_os.system import host_packages, process
 from particle_os.system.confinement import landlock_abi
-from particle_os.system.regular_file import read_regular
 from particle_os.system.workspace import ADVICE as CACHE_ADVICE
 from particle_os.system.workspace import cache_directory, free_bytes
 from particle_os.vm import accel, firmware
-from particle_os.vm.accel import DEVICE, KVM_MEMORY, MEMORY_LIMIT
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOM = 6 << 30
@@ -190,18 +187,17 @@ def _room(cache: Path) -> Diagnosis:
 
 
 def _kvm(cache: Path) -> Diagnosis:
-    if not DEVICE.exists():
+    if not accel.DEVICE.exists():
         return Diagnosis("KVM", "warning", "no /dev/kvm: builds are emulated, and slower")
-    if not os.access(DEVICE, os.R_OK | os.W_OK):
+    if not accel.device_opens():
         return Diagnosis(
             "KVM",
             "warning",
             "/dev/kvm is not accessible",
             "sudo usermod -aG kvm $USER, then log in again",
         )
-    try:
-        tried = json.loads(read_regular(cache / KVM_MEMORY, MEMORY_LIMIT))
-        status: Literal["ok", "warning"] = "ok" if tried["works"] else "warning"
-        return Diagnosis("KVM", status, f"when it was last tried, {tried['reason']}")
-    except (OSError, ValueError, KeyError, TypeError):
+    trial = accel.remembered(usual(), cache / accel.KVM_MEMORY)
+    if trial is None:
         return Diagnosis("KVM", "ok", "/dev/kvm opens; the first build tries a guest under it")
+    status: Literal["ok", "warning"] = "ok" if trial.works else "warning"
+    return Diagnosis("KVM", status, f"when it was last tried, {trial.reason}")

@@ -9,13 +9,12 @@ from particle_os.architecture import AMD64, ARM64, usual
 from particle_os.errors import InfrastructureError
 from particle_os.fleet import planning
 from particle_os.fleet.farm import slots
-from particle_os.fleet.farm.member import room
+from particle_os.fleet.farm.member import offer, room
 from particle_os.fleet.farm.member.room import RoomCheck
 from particle_os.fleet.farm.slots import WorkerMachine
 from particle_os.fleet.order import Order
 from particle_os.jobs.host import doctor
 from particle_os.jobs.plan import BuildOptions
-from particle_os.vm import accel
 
 GIB = 1 << 30
 
@@ -105,12 +104,32 @@ def test_emulated_builds_of_a_worker_with_kvm_get_two_processors_each(
 
 @pytest.mark.parametrize(("own", "works"), [(AMD64, True), (ARM64, False)])
 def test_a_machine_has_kvm_only_for_the_architecture_of_its_processor(
-    monkeypatch, tmp_path, own, works
+    monkeypatch, kvm_of, own_cache, own, works
 ):
-    monkeypatch.setattr(accel, "device_opens", lambda: True)
-    monkeypatch.setattr(accel, "native", lambda: AMD64)
+    kvm_of(own_cache, True)
     monkeypatch.setattr(slots, "usual", lambda: own)
-    assert WorkerMachine.here(tmp_path).kvm is works
+    assert WorkerMachine.here(own_cache).kvm is works
+
+
+@pytest.mark.parametrize(
+    ("trial", "kvm", "notes"),
+    [
+        ((True,), True, []),
+        ((False,), False, []),
+        ((None,), False, [offer.UNTRIED]),
+        ((True, "of another kernel"), False, [offer.UNTRIED]),
+    ],
+)
+def test_a_device_that_opens_is_no_kvm_before_a_guest_has_run_under_it(
+    monkeypatch, kvm_of, own_cache, trial, kvm, notes
+):
+    kvm_of(own_cache, *trial)
+    monkeypatch.setattr(slots, "usual", lambda: AMD64)
+    monkeypatch.setattr(offer, "_check_host", lambda: None)
+    monkeypatch.setattr(offer.WorkerSettings, "cache", lambda settings: None)
+    heard = []
+    made = offer.member("tcp://127.0.0.1:1", None, BuildOptions(), 2, None, heard.append)
+    assert (made.resources.get("kvm-amd64"), heard) == (2 if kvm else None, notes)
 
 
 def test_the_worker_of_a_local_farm_takes_every_build(monkeypatch):

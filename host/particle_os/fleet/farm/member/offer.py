@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from particle_os.errors import InfrastructureError
 from particle_os.fleet.farm import slots
 from particle_os.fleet.farm.member.settings import WorkerSettings
@@ -11,14 +13,24 @@ from particle_os.jobs.host import doctor
 from particle_os.jobs.plan import BuildOptions
 from particle_os.system.workspace import cache_directory
 
+UNTRIED = (
+    "no build has tried KVM on this machine yet, so the worker counts as one without KVM; build an "
+    "image here once, then start the worker again"
+)
+
 
 def member(
-    url: str, keys: str | None, options: BuildOptions, count: int | None, name: str | None
+    url: str,
+    keys: str | None,
+    options: BuildOptions,
+    count: int | None,
+    name: str | None,
+    note: Callable[[str], None],
 ) -> FarmMember:
     """The settings of a worker with so many slots, or with as many as there is room for.
 
-    `options` has the shared caches. Raises UsageError for wrong ones, and InfrastructureError when
-    this machine cannot build.
+    `options` has the shared caches. `note` receives what the user should read. Raises UsageError
+    for wrong options, and InfrastructureError when this machine cannot build.
     """
     settings = WorkerSettings(
         options.cache_from,
@@ -30,6 +42,8 @@ def member(
     settings.cache()
     _check_host()
     machine = WorkerMachine.here(cache_directory())
+    if slots.has_kvm(cache_directory()) is None:
+        note(UNTRIED)
     count = count or machine.slots()
     offered = slots.resources(count, kvm=machine.kvm, foreign=machine.foreign(count))
     return FarmMember(
