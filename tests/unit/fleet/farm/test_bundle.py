@@ -93,6 +93,44 @@ def test_the_assignment_has_the_options_of_the_build_and_none_of_the_worker(plac
     assert made.command == () and made.recipe == "server.yml"
 
 
+FOREIGN = """\
+name: server-${kind}
+base-image: mmdebstrap:trixie
+variables: {kind: a}
+stages:
+  - {type: apt, packages: [KERNEL, systemd-sysv, systemd-boot]}
+  - include: common/files.yml
+  - {type: qemu, boot-loader: systemd-boot}
+"""
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_option_for_the_architecture_travels(place, tmp_path, architecture):
+    """Without it, a kernel of arm64 is an error in a recipe for amd64."""
+    kernel = f"linux-image-cloud-{architecture}"
+    (place / "server.yml").write_text(FOREIGN.replace("KERNEL", kernel))
+    given = order(place, architecture=architecture)
+    made = bundle.of_order(given, tmp_path).assignment(given, "k" * 32, lines=False)
+    assert made.arguments[made.arguments.index("--architecture") + 1] == architecture
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_files_of_a_stage_for_one_architecture_travel(place, tmp_path, architecture):
+    line = "  - {type: apt, packages: [KERNEL, systemd-sysv, systemd-boot]}\n"
+    kernels = [
+        line.replace("type", f"when: {{architecture: {each}}}, type").replace(
+            "KERNEL", f"linux-image-cloud-{each}"
+        )
+        for each in ("amd64", "arm64")
+    ]
+    assert line in FOREIGN
+    (place / "server.yml").write_text(FOREIGN.replace(line, "".join(kernels)))
+    condition = "- when: {architecture: arm64}\n  type: files"
+    (place / "common/files.yml").write_text(FILES.replace("- type: files", condition))
+    there = unpacked(bundle.of_order(order(place, architecture=architecture), tmp_path), tmp_path)
+    assert (there / "common/motd").exists() == (architecture == "arm64")
+
+
 def test_secrets_are_refused(place, tmp_path):
     (place / "common/files.yml").write_text(
         "- {type: run, command: [x], secrets: [{name: token, env: TOKEN}]}\n"

@@ -70,7 +70,11 @@ def of_order(order: Order, work: Path) -> Bundle:
 def _loaded(order: Order, recipe: Path) -> LoadedRecipe:
     options = order.options
     return loading.load(
-        recipe, options.variables, base=options.base, allow_outside=options.allow_outside
+        recipe,
+        options.variables,
+        base=options.base,
+        allow_outside=options.allow_outside,
+        architecture=options.architecture,
     )
 
 
