@@ -4,10 +4,11 @@ usage: report.py build|cache
 
 The environment is that of job.sh, with what the runner sets: GITHUB_OUTPUT and GITHUB_STEP_SUMMARY.
 
-The outputs are lines NAME=VALUE. `status` is that of NAME.result.json, or that of the summary of a
-build that ended earlier. Without both it is `cancelled` if the job was, else `unknown`. `image` is
-the first image, and `report` the page for people, both also in NAME.failed. `report.py cache` adds
-`cache-key`, a digest of the content of the cache.
+The outputs are lines NAME=VALUE. `status` is that of NAME.result.json. Of several images, and of a
+build that ended before its result, it is that in the heading of the summary. Without a summary it
+is `cancelled` if the job was, else `unknown`. `image` is the first image, and `report` the page for
+people, both also in NAME.failed. `report.py cache` adds `cache-key`, a digest of the content of the
+cache.
 
 A build that was killed has written neither its JUnit file nor an annotation: this program does.
 """
@@ -22,12 +23,13 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from particle_os.errors import InfrastructureError, ParticleError
+from particle_os.fleet.summary import PAGE
 from particle_os.report.ci import github, junit, markdown
 
 # The name of a build that was killed before it knew the name of its image.
@@ -37,6 +39,8 @@ LIMIT = 64 << 20
 BEGUN = "build.pid"
 # How a build can end before it has a result, as the heading of its summary says.
 WITHOUT_RESULT = ("failed", "infrastructure", "cancelled")
+# The summary of several images has a heading of all, with the status of the worst one.
+SEVERAL = "## "
 # The directories of the cache with content that stays the same under its name.
 KEPT = ("helpers", "bases", "packages", "downloads", "apt")
 
@@ -96,10 +100,10 @@ class Build:
             return False
         return status.st_size < LIMIT and status.st_mtime_ns >= self._begun
 
-    def result(self) -> NewFile | None:
-        """The result of this build, which may be beside an image that is not published."""
+    def results(self) -> list[NewFile]:
+        """The results of this build by their names, also those beside images not published."""
         found = [*self._files(None, "*.result.json"), *self._files("*.failed", "*.result.json")]
-        return max(found, key=lambda file: file.written, default=None)
+        return sorted(found, key=lambda file: file.path.name)
 
     def rescue(self) -> None:
         """Copies the logs of a build that was killed out of its hidden directory."""
@@ -147,23 +151,25 @@ class Build:
 
     def outputs(self) -> dict[str, str]:
         """The outputs of the action that say how the build has ended."""
-        found = self.result()
-        if found is None:
-            return {"status": self._status(), "image": "", "report": ""}
-        result = json.loads(found.data)
-        name = found.path.name.removesuffix(".result.json")
-        image = next((artifact["path"] for artifact in result["artifacts"]), "")
+        found = [(file.path, json.loads(file.data)) for file in self.results()]
+        images = [_beside(path, each["path"]) for path, r in found for each in r["artifacts"][:1]]
+        names = [(path, path.name.removesuffix(".result.json")) for path, _ in found]
+        reports = [_beside(path, f"{name}.report.html") for path, name in names]
+        page = self.directory / PAGE
         return {
-            "status": result["status"],
-            "image": _beside(found.path, image),
-            "report": _beside(found.path, f"{name}.report.html"),
+            "status": self._status([result["status"] for _, result in found]),
+            "image": next(filter(None, images), ""),
+            "report": str(page) if self.is_new(page) else next(filter(None, reports), ""),
         }
 
-    def _status(self) -> str:
-        """The status of a build that ended before it could write a result."""
+    def _status(self, of_results: Sequence[str]) -> str:
+        """The status of the worst image, whose build may have ended before it wrote a result."""
         if (summary := self._summary()) is not None:
-            told = summary.partition("\n")[0].rpartition(": ")[2]
-            if told in WITHOUT_RESULT:
+            heading = summary.partition("\n")[0]
+            if of_results and not heading.startswith(SEVERAL):
+                return of_results[0]
+            told = heading.rpartition(": ")[2]
+            if told in WITHOUT_RESULT or heading.startswith(SEVERAL):
                 return told
         cancelled = self.environment.get("PARTICLE_OS_OUTCOME") == "cancelled"
         return "cancelled" if cancelled else "unknown"

@@ -2,7 +2,8 @@
 
 `install` makes a directory as `python3 -m venv` and pip would make it. The environment variable
 PLAYED says how the build ends: a key of `ENDS`, "wait" for one that waits until a signal ends it,
-or "deaf" for one that no signal but SIGKILL ends. The latter two make the file STARTED.
+or "deaf" for one that no signal but SIGKILL ends. The latter two make the file STARTED. Two ends,
+with a comma between them, are those of leaky.yml and of other.yml, a recipe that is there then.
 """
 
 from __future__ import annotations
@@ -78,16 +79,24 @@ def environment(directory: Path, ends: str) -> dict[str, str]:
 def main() -> int:
     import pytest
     from particle_os.__main__ import main
+    from particle_os.fleet import order
 
     from ..unit.played_build import World, set_up
 
     if sys.argv[1] == "build":
         world = World(Path.cwd(), "text", ["a line"], b"on the console\r\n", "detail")
-        ends = os.environ["PLAYED"]
+        first, _, other = os.environ["PLAYED"].partition(", ")
+        ends = other if Path(sys.argv[2]).name == "other.yml" else first
         world.ends = "good" if ends in ("wait", "deaf") else ends
         if ends in ("wait", "deaf"):
             world.disturb = lambda: _wait(deaf=ends == "deaf")  # type: ignore[method-assign]
-        set_up(world, pytest.MonkeyPatch())
+        patch = pytest.MonkeyPatch()
+        set_up(world, patch)
+        if other:
+            text = Path("leaky.yml").read_text()
+            Path("other.yml").write_text(text.replace("name: leaky", "name: other"))
+            # The build of each image is played, too.
+            patch.setattr(order, "PROGRAM", (sys.argv[0],))
         # The recipe of a played build has a secret.
         sys.argv += ["--no-cache", "--allow-env", "TOKEN"]
     return int(main() or 0)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from particle_os.cli import options as option
-from particle_os.cli.command import OutputStyle, say_json
+from particle_os.cli.command import OutputStyle, as_shown, say_json
 from particle_os.cli.verdicts import ResultFiles, make_writable
+from particle_os.errors import Interrupted
 from particle_os.jobs.plan import BuildOptions
 from particle_os.jobs.planning import make_plan, preview
 
@@ -44,10 +45,15 @@ class SeveralBuilds:
         output.stop_commands()
         try:
             fleet.build(style, verbose=output.verbose)
+        except (Exception, Interrupted) as error:
+            shown = as_shown(error)[0]
+            output.gate.clean(shown)
+            fleet.abandon(shown)
+            raise
         finally:
+            output.workflow.command(fleet.annotations())
             files.write(fleet.junit(), fleet.markdown())
             fleet.write_page()
-        output.workflow.command(fleet.annotations())
         if output.as_json:
             say_json(json.dumps(fleet.data(), indent=2))
         elif not output.quiet:

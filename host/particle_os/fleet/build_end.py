@@ -34,7 +34,10 @@ ERRORS = (UsageError, StageFailed, NotBooted, InfrastructureError)
 
 @dataclass(frozen=True)
 class BuildEnd:
-    """The end of one build; `exit_code` is None for one that was `cancelled` or never began."""
+    """The end of one build; `exit_code` is None for one that was `cancelled` or never began.
+
+    With an error and without an exit code, the error has ended the whole command.
+    """
 
     order: Order
     exit_code: int | None
@@ -60,6 +63,8 @@ class BuildEnd:
     @property
     def status(self) -> str:
         """The status of the image, or what became of its build."""
+        if self.exit_code is None and self.error is not None:
+            return self.error.build_status
         if self.exit_code is None:
             return "cancelled" if self.cancelled else "not-started"
         if self.exit_code > EXIT_SIGNAL:
@@ -96,13 +101,18 @@ def _error_of(found: dict[str, Any], code: int, result: Result | None) -> Partic
     return error
 
 
-def worst(ends: Sequence[BuildEnd]) -> int:
-    """The exit code of several builds: that of the worst one.
+def worst(ends: Sequence[BuildEnd]) -> BuildEnd:
+    """The worst one of several builds, whose exit code and status are those of all.
 
     From the best one: good, a boot test that did not pass, a failed stage, a bad recipe,
-    infrastructure, an internal error, a signal. A build that was not finished because of another
-    one does not count.
+    infrastructure, an internal error, a signal, the end of the whole command. A build that was not
+    finished because of another one does not count.
     """
-    rank = (0, EXIT_NOT_BOOTED, EXIT_STAGE, EXIT_USAGE, EXIT_INFRASTRUCTURE, EXIT_INTERNAL)
-    codes = [end.exit_code or 0 for end in ends]
-    return max(codes, key=lambda code: rank.index(code) if code in rank else len(rank))
+    codes = (0, EXIT_NOT_BOOTED, EXIT_STAGE, EXIT_USAGE, EXIT_INFRASTRUCTURE, EXIT_INTERNAL)
+
+    def rank(end: BuildEnd) -> int:
+        if end.exit_code is None:
+            return -1 if end.error is None else len(codes) + 1
+        return codes.index(end.exit_code) if end.exit_code in codes else len(codes)
+
+    return max(ends, key=rank)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from particle_os.errors import ParticleError
 from particle_os.fleet import planning, running, summary, views
 from particle_os.fleet.build_end import BuildEnd, worst
 from particle_os.fleet.order import Order
@@ -77,6 +78,11 @@ class Fleet:
         finally:
             view.close()
 
+    def abandon(self, error: ParticleError) -> None:
+        """Notes the error that has ended the command, for each build without an end of its own."""
+        for order in self._orders:
+            self._ends.setdefault(order.name, BuildEnd(order, None, error=error))
+
     @property
     def ends(self) -> list[BuildEnd]:
         """The ends of the builds, in the order of their names."""
@@ -86,7 +92,7 @@ class Fleet:
     @property
     def exit_code(self) -> int:
         """That of the worst build."""
-        return worst(self.ends)
+        return worst(self.ends).exit_code or 0
 
     def data(self) -> dict[str, Any]:
         """The builds as JSON shows them."""

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import ParticleError, printable
-from particle_os.fleet.build_end import BuildEnd
+from particle_os.fleet.build_end import BuildEnd, worst
 from particle_os.report import charts, pages
 from particle_os.report.ci import junit as as_junit
 from particle_os.report.ci import markdown as as_markdown
@@ -83,15 +83,27 @@ def counted(ends: Sequence[BuildEnd]) -> str:
     return f"{good} of {len(ends)} images are good"
 
 
+def status(ends: Sequence[BuildEnd]) -> str:
+    """The status of the worst build, as a job of one image shows it."""
+    end = worst(ends)
+    if end.result is not None:
+        return end.result.status
+    return end.status if end.error is None else end.error.build_status
+
+
 def junit(ends: Sequence[BuildEnd]) -> bytes:
     """The JUnit XML of all builds."""
     return as_junit.of_images({end.order.name: _told(end) for end in ends})
 
 
 def markdown(ends: Sequence[BuildEnd]) -> str:
-    """The Markdown of all builds, below a table of them."""
+    """The Markdown of all builds, below a table of them.
+
+    The heading ends with the status of all, which host/ci/report.py reads.
+    """
     rows = "".join(f"| {end.order.name} | {end.status} | {end.seconds:.1f} |\n" for end in ends)
-    parts = [f"## {counted(ends)}\n\n| image | status | seconds |\n| --- | --- | --: |\n{rows}"]
+    heading = f"## {counted(ends)}: {status(ends)}"
+    parts = [f"{heading}\n\n| image | status | seconds |\n| --- | --- | --: |\n{rows}"]
     for end in ends:
         told, name = _told(end), end.order.name
         if isinstance(told, ParticleError):

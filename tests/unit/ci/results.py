@@ -1,5 +1,6 @@
 """The end of a job as each system shows it."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,6 +13,23 @@ TABLE = {
     "stage failed": (3, ["error"], "error failed", "failed", "failed"),
     "vm died": (5, ["error"], "error infrastructure", "infrastructure", "infrastructure"),
 }
+# Two images, one after the other; the second one is good unless the job ends: exit code, results in
+# the JUnit file, annotations, and the heading, which ends with the status.
+TWO_IMAGES = {
+    "good": (0, [], ["notice passed", "notice passed"], "2 of 2 images are good: passed"),
+    "stage failed": (
+        3, ["error"], ["error failed", "notice passed"], "1 of 2 images are good: failed",
+    ),
+    "wait": (
+        143, ["error", "error"], ["error cancelled"] * 2, "0 of 2 images are good: cancelled",
+    ),
+}  # fmt: skip
+
+
+def annotations(log: str) -> list[str]:
+    """The annotations of a GitHub workflow, without their messages."""
+    found = re.findall(r"^::(error|notice) title=[^:]*%3A ([a-z-]+)::", log, re.MULTILINE)
+    return [" ".join(each) for each in found]
 
 
 def of_junit(path: Path) -> list[str]:

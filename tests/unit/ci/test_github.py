@@ -4,7 +4,6 @@ particle-os itself runs, with played VMs: exit code, JUnit, annotations, summary
 files of the artifact must agree.
 """
 
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -48,11 +47,6 @@ def job(runner, ends, cancel=None, **given):
     return runner.run({"recipe": "leaky.yml", **given}, cancel)
 
 
-def annotations(log):
-    found = re.findall(r"^::(error|notice) title=[^:]*%3A ([a-z-]+)::", log, re.MULTILINE)
-    return [" ".join(each) for each in found]
-
-
 @pytest.mark.parametrize(
     ("platform", "ends"),
     [
@@ -66,7 +60,7 @@ def test_everything_that_a_job_shows_agrees(runner, ends):
     outputs = job(runner, ends)
     assert runner.steps["Build and boot"].status == status, runner.log
     assert results.of_junit(runner.artifact / "out/boot.xml") == cases
-    assert annotations(runner.log) == [annotation]
+    assert results.annotations(runner.log) == [annotation]
     assert runner.summary.replace("&#45;", "-").startswith(f"### leaky: {heading}\n")
     place = "out" if ends == "good" else "out/leaky.failed"
     assert outputs == {
@@ -78,6 +72,25 @@ def test_everything_that_a_job_shows_agrees(runner, ends):
     assert f"{place}/leaky.log" in runner.uploaded()
     if ends in ("good", "check failed", "not booted"):
         assert f"{place}/leaky.evidence/bios/console.log" in runner.uploaded()
+    assert left(runner) == []
+
+
+@pytest.mark.parametrize("ends", results.TWO_IMAGES)
+def test_everything_that_a_job_of_two_images_shows_agrees(runner, ends):
+    """The second image is built last, and its result is the newest one."""
+    status, cases, shown, heading = results.TWO_IMAGES[ends]
+    cancel = ended_by(runner, signal.SIGTERM) if ends == "wait" else None
+    outputs = job(runner, f"{ends}, good", cancel, arguments="other.yml\n--jobs\n1")
+    assert runner.steps["Build and boot"].status == status, runner.log
+    assert results.of_junit(runner.artifact / "out/boot.xml") == cases
+    assert results.annotations(runner.log) == shown
+    assert runner.summary.startswith(f"## {heading}\n")
+    assert outputs == {
+        "status": heading.rpartition(": ")[2],
+        "image": {"good": "out/leaky.raw", "stage failed": "out/other.raw", "wait": ""}[ends],
+        "report": "out/particle-os.report.html",
+    }
+    assert left(runner) == []
 
 
 def test_a_build_that_ends_before_it_has_a_result_has_a_status_too(runner):
@@ -85,7 +98,7 @@ def test_a_build_that_ends_before_it_has_a_result_has_a_status_too(runner):
     assert runner.steps["Build and boot"].status == 5
     assert outputs == {"status": "infrastructure", "image": "", "report": ""}
     assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
-    assert annotations(runner.log) == ["error infrastructure"]
+    assert results.annotations(runner.log) == ["error infrastructure"]
     assert runner.summary.startswith("### leaky: infrastructure\n")
 
 
@@ -117,7 +130,7 @@ def test_a_cancelled_job_leaves_its_logs_and_nothing_else(runner, number):
     outputs = job(runner, "wait", ended_by(runner, number))
     assert runner.steps["Build and boot"].status == 128 + number
     assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
-    assert annotations(runner.log) == ["error cancelled"]
+    assert results.annotations(runner.log) == ["error cancelled"]
     assert runner.summary.startswith("### leaky: cancelled\n")
     assert f"ended by {number.name}" in runner.summary
     assert outputs == {"status": "cancelled", "image": "", "report": ""}
@@ -132,7 +145,7 @@ def test_a_build_that_no_signal_ends_is_killed_and_leaves_its_logs(runner):
     assert runner.steps["Build and boot"].status == -signal.SIGKILL
     assert outputs == {"status": "cancelled", "image": "", "report": ""}
     assert runner.summary.replace("&#45;", "-").startswith("### particle-os: cancelled\n")
-    assert annotations(runner.log) == ["error cancelled"]
+    assert results.annotations(runner.log) == ["error cancelled"]
     assert results.of_junit(runner.artifact / "out/boot.xml") == ["error"]
     assert "out/leaky.failed/leaky.log" in runner.uploaded()
     assert runner.outcome("Upload") == "success"

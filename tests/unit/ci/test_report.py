@@ -94,4 +94,34 @@ def test_a_result_names_no_image_elsewhere(build, tmp_path, name):
     (build.directory / "server.raw").symlink_to(tmp_path / "secret/server.log")
     data = {"status": "passed", "artifacts": [{"path": name.format(tmp_path)}]}
     (build.directory / "server.result.json").write_text(json.dumps(data))
+    (build.directory / "summary.md").write_text("### server: passed\n")
     assert build.outputs() == {"status": "passed", "image": "", "report": ""}
+
+
+def results_of(build, **statuses):
+    """Writes the results of images, one after the other."""
+    for name, status in statuses.items():
+        place = build.directory if status == "passed" else build.directory / f"{name}.failed"
+        place.mkdir(exist_ok=True)
+        (place / f"{name}.raw").touch()
+        data = {"status": status, "artifacts": [{"path": f"{name}.raw"}]}
+        (place / f"{name}.result.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("told", ["failed", "cancelled", "not-booted"])
+def test_the_status_of_several_images_is_that_of_the_worst_one(build, told):
+    results_of(build, a="failed", b="passed")
+    (build.directory / "summary.md").write_text(f"## 1 of 2 images are good: {told}\n")
+    (build.directory / "particle-os.report.html").touch()
+    assert build.outputs() == {
+        "status": told,
+        "image": str(build.directory / "a.failed/a.raw"),
+        "report": str(build.directory / "particle-os.report.html"),
+    }
+
+
+def test_an_image_that_is_good_is_not_the_end_of_a_build_that_was_killed(build):
+    results_of(build, a="passed")
+    build.environment["PARTICLE_OS_OUTCOME"] = "cancelled"
+    assert build.outputs()["status"] == build.end().build_status == "cancelled"
+    assert build.outputs()["image"] == str(build.directory / "a.raw")
