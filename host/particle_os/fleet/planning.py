@@ -22,7 +22,7 @@ from particle_os.vm import accel
 
 
 def orders(images: Sequence[tuple[Path, BuildOptions]]) -> list[Order]:
-    """An order for each image, in the best order to begin them.
+    """An order for each image, the longest ones first.
 
     Raises InvalidDocument with the problems of all recipes, and UsageError when two images would
     have the same name.
@@ -36,7 +36,7 @@ def orders(images: Sequence[tuple[Path, BuildOptions]]) -> list[Order]:
             invalid.append(error)
     InvalidDocument.raise_all(invalid)
     _check_names(found)
-    return spread(found)
+    return longest_first(found)
 
 
 def _order(recipe: Path, options: BuildOptions) -> Order:
@@ -84,17 +84,22 @@ def longest_first(found: Iterable[Order]) -> list[Order]:
     return sorted(found, key=lambda order: -inf if order.seconds is None else -order.seconds)
 
 
-def spread(found: Iterable[Order]) -> list[Order]:
-    """The orders with the first ones of each stem before all others, and the longest ones first.
+def spread(found: Iterable[Order], jobs: int) -> list[Order]:
+    """The same orders; the second one of a stem comes `jobs` places after the first one.
 
-    The images of one stem wait for its first stage, which one of them makes.
+    The images of one stem wait for its first stage, which the first one of them makes. Other images
+    fill the time, if there are some.
     """
-    rounds = defaultdict[str, int](int)
-    placed = []
-    for order in longest_first(found):
-        placed.append((rounds[order.stem], order))
-        rounds[order.stem] += 1
-    return [order for _, order in sorted(placed, key=lambda each: each[0])]
+    waiting = list(found)
+    placed: list[Order] = []
+    first: dict[str, int] = {}
+    while waiting:
+        may_begin = (o for o in waiting if len(placed) - first.get(o.stem, -jobs) >= jobs)
+        order = next(may_begin, waiting[0])
+        first.setdefault(order.stem, len(placed))
+        waiting.remove(order)
+        placed.append(order)
+    return placed
 
 
 def last_seconds(name: str, output: Path) -> float | None:

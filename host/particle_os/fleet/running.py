@@ -45,7 +45,7 @@ def run(
     """
     jobs = jobs or planning.usual_jobs(orders)
     with _Builds(view, ends) as builds:
-        left = list(orders)
+        left = planning.spread(orders, jobs)
         while left or builds.running:
             while left and len(builds.running) < jobs:
                 builds.start(left.pop(0))

@@ -75,8 +75,10 @@ def order(place, monkeypatch):
 class Seen(views.Silent):
     def __init__(self):
         self.events, self.ends, self.most, self.now = [], [], 0, 0
+        self.names = []
 
     def began(self, order):
+        self.names.append(order.name)
         self.now += 1
         self.most = max(self.most, self.now)
 
@@ -300,11 +302,16 @@ def planned(*recipes):
     return planning.orders(images(recipes, BuildOptions()))
 
 
+def test_builds_of_one_stem_do_not_begin_together(order):
+    seen, _ = run([order("a-0", "s"), order("b-0", "s"), order("c-0", "t")])
+    assert seen.names == ["a-0", "c-0", "b-0"]
+
+
 def test_images_with_other_beginnings_come_first(recipe):
     """Those with the same first stage wait for it anyway."""
     one = recipe("one-${kind}", "matrix: {kind: [a, b, c]}")
     two = recipe("two", package="vim")
-    names = [order.name for order in planned(one, two)]
+    names = [order.name for order in planning.spread(planned(one, two), 2)]
     assert names == ["one-a", "two", "one-b", "one-c"]
 
 
