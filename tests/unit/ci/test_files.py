@@ -11,7 +11,8 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from ...runners import gitlab
+from ...runners import gitlab, jenkins
+from ..cli.command_line import commands, unknown_options
 
 TOP = Path(__file__).parents[3]
 JOB = TOP / "host/ci/job.sh"
@@ -170,9 +171,7 @@ def test_the_pipelines_of_gitlab_on_the_page_are_valid():
 
 
 def scripts():
-    """The texts of all shell scripts, by their names."""
-    for path in (JOB, TOP / "host/setup.sh"):
-        yield path.name, path.read_text()
+    """The shell scripts in the files for CI systems and on the page, by their names."""
     for step in STEPS:
         if "run" in step:
             yield step["name"], f"#!/bin/sh\n{step['run']}"
@@ -186,12 +185,32 @@ def scripts():
         yield "GitLab", "\n".join(["#!/bin/sh", *lines])
     for text in examples("Other systems", "sh"):
         yield "the page", f"#!/bin/sh\n{text}"
+    for text in jenkins.scripts(PAGE):
+        yield "Jenkins", f"#!/bin/sh\n{text}"
 
 
 @pytest.mark.parametrize(("name", "text"), [*scripts()], ids=[name for name, _ in scripts()])
-def test_the_shell_scripts_have_no_known_fault(name, text):
+def test_the_shell_scripts_in_other_files_have_no_known_fault(name, text):
+    assert faults(text) == ""
+
+
+@pytest.mark.parametrize("path", [JOB, TOP / "host/setup.sh"], ids=lambda path: path.name)
+def test_the_shell_scripts_have_no_known_fault(path):
+    assert faults(path.read_text()) == ""
+
+
+def faults(text):
+    """The complaints of shellcheck."""
     program = Path(sys.executable).with_name("shellcheck")
     # SC2086: the arguments of the action are divided at line ends, and nowhere else.
     argv = [program, "--severity=style", "--exclude=SC2086,SC2154", "-"]
     done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert (done.returncode == 0) == (done.stdout == ""), done.stderr
+    return done.stdout
+
+
+def test_the_pipeline_of_jenkins_uses_options_that_exist():
+    (words,) = [words for text in jenkins.scripts(PAGE) for words in commands(text)]
+    assert words[0] == "build"
+    assert unknown_options(words) == set()
+    assert unknown_options([*words, "--wrong"]) == {"--wrong"}
