@@ -181,7 +181,12 @@ class _Attempt:
             checks=checks,
             facts=facts or {},
             console_tail=() if passed else tuple(self.machine.console.transcript.tail()),
+            screen=() if passed else self._screen_lines(),
         )
+
+    def _screen_lines(self) -> tuple[str, ...]:
+        vm = self.request.acceleration.architecture.vm
+        return tuple(self.request.evidence.screen_lines(self.machine, vm))
 
     def _blame_disk(self) -> None:
         """Raises the error of a disk of the host, which the guest saw as its own.

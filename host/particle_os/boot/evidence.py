@@ -9,8 +9,10 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from particle_os.architecture import MachineFacts
 from particle_os.boot.files import NAMES
 from particle_os.boot.machines.extras import SEED
+from particle_os.boot.observation import screen
 from particle_os.errors import InfrastructureError
 from particle_os.system.deadline import Deadline
 from particle_os.system.gate import Gate
@@ -157,6 +159,10 @@ class Evidence:
             return
         # The two directories may lie on different file systems.
         shutil.move(machine.directory / SCREEN, self.directory / SCREEN)
+
+    def screen_lines(self, machine: Machine, vm: MachineFacts) -> list[str]:
+        """Returns the lines of the screen in text mode, safe to show; none in graphics mode."""
+        return self.gate.lines(screen.lines(machine, vm))
 
 
 def _check_parent(parent: Path) -> None:

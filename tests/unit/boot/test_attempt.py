@@ -10,6 +10,7 @@ import pytest
 from particle_os.boot import attempt, files, probe, questioning
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.frameworks import suites
+from particle_os.boot.observation import screen
 from particle_os.boot.observation.time_limit import check_host
 from particle_os.boot.observation.verdict import BootProgress, CheckResult
 from particle_os.boot.request import BootRequest
@@ -80,6 +81,7 @@ def boot(tmp_path, monkeypatch):
         monkeypatch.setattr(attempt, "Watch", watch_of)
         monkeypatch.setattr(attempt.secrets, "token_hex", lambda size: NONCE)
         monkeypatch.setattr(Evidence, "take_screen", lambda self, machine: done.append("screen"))
+        monkeypatch.setattr(screen, "lines", lambda machine, vm: ["on the screen"])
         monkeypatch.setattr(suites, "results", suite or of_goss)
         monkeypatch.setattr(questioning, "check_results", lambda *arguments, **options: checks)
         monkeypatch.setattr(files, "fetch", lambda *more, with_plot: done.append("files"))
@@ -130,6 +132,7 @@ def test_a_machine_has_too_little_when_it_waits_for_three_quarters(waits, raises
 def test_a_boot_that_passes_needs_no_console(boot):
     found, done = boot()
     assert (found.status, found.console_tail, found.progress.phases) == ("passed", (), PHASES)
+    assert found.screen == ()
     assert found.facts["state"] == "running"
     assert done == ["screen", "files"]
 
@@ -158,6 +161,8 @@ def test_a_system_that_does_not_answer_is_asked_for_nothing_more(boot):
     found, done = boot(until_answer=("kernel-panic", "the console says: ..."), shut_down=True)
     assert (found.status, found.message) == ("kernel-panic", "the console says: ...")
     assert (found.facts, found.checks, found.console_tail) == ({}, (), ("the last line",))
+    verdict = found.verdict("bios", "")
+    assert (verdict.console_tail, verdict.screen) == (("the last line",), ("on the screen",))
     assert done == ["screen"]
 
 

@@ -68,13 +68,23 @@ def test_no_text_of_a_guest_is_markup(text):
         message=text,
         checks=(check,),
         console_tail=(text, "```", text),
+        screen=(text, "````"),
     )
     found = markdown.document(text, [verdict])
     assert {token.type for token in parsed(found)} <= OURS
     plain = text.replace("\n", "\\n").replace("\x1b", "\\x1b").replace("::error", "\\x3a:error")
     assert plain in shown(found)
-    (block,) = [token for token in parsed(found) if token.type == "fence"]
-    assert block.content == f"{plain}\n```\n{plain}\n"
+    console, screen = [token for token in parsed(found) if token.type == "fence"]
+    assert console.content == f"{plain}\n```\n{plain}\n"
+    assert screen.content == f"{plain}\n````\n"
+
+
+def test_a_boot_that_passed_shows_neither_console_nor_screen():
+    given = {"seconds": 1, "message": "m", "console_tail": ("one",), "screen": ("two",)}
+    bad, good = (Verdict(status=status, **given) for status in ("timed-out", "passed"))
+    fences = [t.content for t in parsed(markdown.document("x", [bad, good])) if t.type == "fence"]
+    assert fences == ["one\n", "two\n"]
+    assert "The screen under bios" in markdown.document("x", [bad])
 
 
 def test_a_build_that_failed_shows_its_error_and_the_last_lines():
@@ -88,5 +98,7 @@ def test_a_build_that_failed_shows_its_error_and_the_last_lines():
 
 def test_the_page_is_bounded():
     tail = tuple(["x" * 10_000] * 10_000)
-    verdict = Verdict(status="timed-out", seconds=1, message="m" * 10_000, console_tail=tail)
-    assert len(markdown.document("x", [verdict])) < 30_000
+    verdict = Verdict(
+        status="timed-out", seconds=1, message="m" * 10_000, console_tail=tail, screen=tail
+    )
+    assert len(markdown.document("x", [verdict])) < 50_000

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from particle_os.architecture import AMD64, MachineFacts
+from particle_os.errors import InfrastructureError, printable
 from particle_os.system import process
 from particle_os.system.deadline import Deadline
 from particle_os.vm.argv import MIB
 from particle_os.vm.machine import Machine
 
 # VGA's text mode: 32 KiB of cells of two bytes, a character and its colours.
-TEXT_MEMORY, TEXT_BYTES, COLUMNS = 0xB8000, 32768, 80
+TEXT_MEMORY, TEXT_BYTES, COLUMNS, LINES = 0xB8000, 32768, 80, 25
 # The number of attempts to read an equal screen twice in a row.
 TRIES = 4
 DUMP, PICTURE = "screen.bin", "screen.ppm"
@@ -78,6 +79,20 @@ def text(machine: Machine, deadline: Deadline, vm: MachineFacts = AMD64.vm) -> b
         tries += 1
     lines = [cells[i : i + COLUMNS].rstrip(b" \0") for i in range(0, len(cells), COLUMNS)]
     return b"\n".join(lines).rstrip()
+
+
+def lines(machine: Machine, vm: MachineFacts = AMD64.vm) -> list[str]:
+    """Returns the last lines of the screen in text mode, safe to show; empty lines are left out.
+
+    Returns none in graphics mode, and none when QEMU has ended.
+    """
+    try:
+        if picture(machine, _soon()) is not None:
+            return []
+        shown = text(machine, _soon(), vm).decode("cp437").replace("\0", " ")
+    except InfrastructureError:
+        return []
+    return [printable(line) for line in shown.split("\n") if line.strip()][-LINES:]
 
 
 def _cells(machine: Machine, deadline: Deadline) -> bytes:

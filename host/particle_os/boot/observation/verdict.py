@@ -93,6 +93,8 @@ class Verdict(pydantic.BaseModel):
     # The facts in the running system's answer; empty without an answer. Untrusted text, escaped.
     facts: dict[str, str] = {}
     console_tail: tuple[str, ...] = ()
+    # The screen of a bad boot in text mode. Untrusted text, escaped.
+    screen: tuple[str, ...] = ()
 
     @property
     def machine(self) -> str:
@@ -129,6 +131,7 @@ class Observation:
     checks: tuple[CheckResult, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     console_tail: tuple[str, ...] = ()
+    screen: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -149,6 +152,7 @@ class Observation:
             checks=self.checks,
             facts=dict(self.facts),
             console_tail=self.console_tail,
+            screen=self.screen,
         )
 
 

@@ -15,7 +15,7 @@ FENCE = "`" * 3
 
 
 def document(image: str, verdicts: Sequence[Verdict]) -> str:
-    """A table of the boots, and below it the checks that failed and the end of each console."""
+    """A table of the boots, and below it failed checks, ends of consoles, and screens."""
     return "".join(f"{line}\n" for line in _document(image, verdicts))
 
 
@@ -44,11 +44,16 @@ def _document(image: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
             if not check.passed:
                 yield f"- {_plain(verdict.machine)}: {_plain(f'{check.name}: {check.detail}')}"
     for verdict in verdicts:
-        if not verdict.accepted and verdict.console_tail:
-            yield ""
-            yield f"The end of the console under {_plain(verdict.machine)}:"
-            yield ""
-            yield from _block(verdict.console_tail)
+        if not verdict.accepted:
+            machine = _plain(verdict.machine)
+            yield from _shown(f"The end of the console under {machine}:", verdict.console_tail)
+            yield from _shown(f"The screen under {machine}:", verdict.screen)
+
+
+def _shown(heading: str, lines: Sequence[str]) -> Iterator[str]:
+    """Lines of a guest below a heading; nothing without lines."""
+    if lines:
+        yield from ("", heading, "", *_block(lines))
 
 
 def _heading(name: str, status: str) -> str:

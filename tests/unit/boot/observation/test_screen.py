@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from particle_os.architecture import ARM64
 from particle_os.boot.observation import screen
+from particle_os.errors import VmError
 
 from ....waiting import Clock, plenty
 
@@ -158,3 +159,38 @@ def test_a_processor_of_arm64_sleeps_at_the_instruction_that_waits(instruction, 
     assert (screen.ASLEEP in screen.registers_of(machine, plenty(), ARM64.vm)) == asleep
     assert asked == ["info registers", "x /1xw 0xffff8000812d0b94"]
     assert screen.ASLEEP not in screen.registers_of(machine, plenty())
+
+
+class Terminal(Scrolling):
+    """A machine with a screen in text mode, or in graphics mode with another height."""
+
+    def __init__(self, directory, text, height=400):
+        super().__init__(directory, screenful(text))
+        self.height = height
+
+    def execute(self, command, deadline, **arguments):
+        if command == "screendump":
+            picture = b"P6\n640 %d\n255\n" % self.height
+            (self.directory / arguments["filename"]).write_bytes(picture)
+        else:
+            super().execute(command, deadline, **arguments)
+
+
+def test_the_lines_of_a_screen_are_safe_to_show(tmp_path):
+    text = b"".join(b"line %02d" % n + b" " * 73 for n in range(40)) + b"\xcd\0\x1b[31m"
+    found = screen.lines(Terminal(tmp_path, text))
+    assert found[0] == "line 16" and found[-1] == "═ \\x1b[31m"
+    assert len(found) == screen.LINES
+
+
+def test_a_screen_in_graphics_mode_has_no_lines(tmp_path):
+    assert screen.lines(Terminal(tmp_path, b"noise", height=480)) == []
+    assert screen.lines(Terminal(tmp_path, b"noise"), ARM64.vm) == []
+
+
+def test_a_machine_that_has_ended_has_no_screen(tmp_path):
+    def fail(*arguments, **options):
+        raise VmError("QEMU has ended")
+
+    ended = SimpleNamespace(directory=tmp_path, monitor=SimpleNamespace(execute=fail))
+    assert screen.lines(ended) == []
