@@ -219,6 +219,19 @@ def test_a_worker_of_another_version_gets_no_build(place):
         assert statuses(client) == {"a": "passed"}
 
 
+def test_a_worker_with_a_full_disk_gets_no_build(place):
+    with played_farm(place, workers=0) as farm:
+        # No disk has so much room.
+        farm.start_worker(room=1 << 62, room_seconds=0.1)
+        with connection.connected(farm.url, farm.keys, SimpleQueue()) as link:
+            until(lambda: [has[slots.SLOT] for has in link.workers().values()] == [0])
+        client = start_client(farm, "a")
+        until(lambda: "its disk is full" in (place / "client.log").read_text())
+        assert events(place) == []
+        farm.start_worker()
+        assert statuses(client) == {"a": "passed"}
+
+
 # Python runs this module when it starts: the clock of the process is ten years ahead.
 WRONG_CLOCK = """\
 import time as clock

@@ -180,5 +180,5 @@ def test_a_worker_with_a_full_disk_takes_no_builds_until_there_is_room(monkeypat
     worker = SimpleNamespace(state=state, set_resources=set_resources)
     for free in (10, 3, 2, 10):
         monkeypatch.setattr(room, "free_bytes", lambda path, free=free: free)
-        asyncio.run(RoomCheck(5, 2).check(worker))
+        asyncio.run(RoomCheck(5, 2, 30.0).check(worker))
     assert given == [{slots.SLOT: 0}, {slots.SLOT: 2}]

@@ -11,22 +11,24 @@ from tornado.ioloop import PeriodicCallback
 from particle_os.fleet.farm.names import SLOT
 from particle_os.system.workspace import cache_directory, free_bytes
 
-CHECK_SECONDS = 30.0
-
 
 class RoomCheck(WorkerPlugin):
-    """A plug-in of Dask's worker. It sets the slots to 0 while less than `room` bytes are free."""
+    """A plug-in of Dask's worker. It sets the slots to 0 while less than `room` bytes are free.
+
+    It looks each `seconds`.
+    """
 
     name = "particle-os-room"
 
-    def __init__(self, room: int, slots: int) -> None:
+    def __init__(self, room: int, slots: int, seconds: float) -> None:
         self._room = room
         self._slots = slots
+        self._seconds = seconds
 
     def setup(self, worker: Any) -> None:
         """Begins the checks; the worker ends them with itself."""
 
-        repeated = PeriodicCallback(partial(self.check, worker), CHECK_SECONDS * 1000)
+        repeated = PeriodicCallback(partial(self.check, worker), self._seconds * 1000)
         worker.periodic_callbacks["particle-os-room"] = repeated
         repeated.start()
 

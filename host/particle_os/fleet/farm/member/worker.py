@@ -29,7 +29,7 @@ class FarmMember:
     """The settings of workers: the URL of the scheduler, the keys, and what each worker has.
 
     `builds` are the settings of the builds, encoded. `room` is the number of bytes that must be
-    free on the disk of the cache; 0 checks nothing.
+    free on the disk of the cache; 0 checks nothing. The worker looks each `room_seconds`.
     """
 
     url: str
@@ -40,6 +40,7 @@ class FarmMember:
     resources: dict[str, float] = field(default_factory=dict)
     builds: str = "{}"
     room: int = 0
+    room_seconds: float = 30.0
 
     def encode(self) -> str:
         """The settings as JSON."""
@@ -92,7 +93,7 @@ def _nanny(member: FarmMember, number: int) -> Any:
         host=address.loopback_host(member.url), resources=member.resources, memory_limit=None,
         dashboard=False, dashboard_address="127.0.0.1:0", death_timeout=LOST,
         env={SETTINGS: member.builds},
-        plugins=(RoomCheck(member.room, member.slots),) if member.room else (),
+        plugins=(RoomCheck(member.room, member.slots, member.room_seconds),) if member.room else (),
     )  # fmt: skip
 
 
