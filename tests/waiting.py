@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +18,18 @@ HANG_SECONDS = 300
 POLL_SECONDS = 0.02
 
 
-def until(condition: Callable[[], T]) -> T:
-    """Waits until `condition()` is true and returns its value; a hang fails the test."""
+def until(condition: Callable[[], T], looks: int | None = None) -> T:
+    """Waits until `condition()` is true and returns its value; a hang fails the test.
+
+    So do more than so many `looks`, which limit a wait by its steps: on a busy machine a look waits
+    for a processor, as the event does.
+    """
     hang = time.monotonic() + HANG_SECONDS
-    while not (value := condition()):
+    for look in itertools.count(1):
+        if value := condition():
+            break
         assert time.monotonic() < hang, f"the event did not come within {HANG_SECONDS} s"
+        assert looks is None or look < looks, f"the event did not come within {looks} looks"
         time.sleep(POLL_SECONDS)
     return value
 

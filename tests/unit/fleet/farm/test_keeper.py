@@ -5,11 +5,14 @@ import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from particle_os.fleet.build_process import Ended
 from particle_os.fleet.farm import parcel
 from particle_os.fleet.farm.assignment import Assignment
+from particle_os.fleet.farm.member import keeper as keeper_
 from particle_os.fleet.farm.member import task
 from particle_os.fleet.farm.member.settings import WorkerSettings
 from particle_os.fleet.farm.names import SETTINGS
@@ -72,6 +75,57 @@ def test_a_build_that_is_not_wanted_ends(place, name):
     assert answer["code"] is None
     assert nothing_is_left(place)
     assert not (place / f"image-{name}").exists()
+
+
+class Played:
+    """A build that ignores SIGTERM, and the selector of its watch, with a played clock."""
+
+    pipes = ("output", "error")
+
+    def __init__(self, clock):
+        self.clock, self.ready, self.killed = clock, [keeper_.INPUT], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        pass
+
+    def register(self, file, events):
+        pass
+
+    def unregister(self, file):
+        self.ready.remove(file)
+
+    def select(self, seconds):
+        if not self.ready:
+            self.clock.sleep(seconds)
+        return [(SimpleNamespace(fileobj=file), 1) for file in self.ready]
+
+    def cancel(self):
+        pass
+
+    def kill(self):
+        self.killed = self.clock.now
+        self.ready += self.pipes
+
+    def read(self, pipe):
+        return None
+
+    def finish(self, limit):
+        return None
+
+
+def test_a_build_that_ignores_the_signal_is_killed_within_5_seconds(monkeypatch, clock):
+    """Its virtual machine ends with it: the kernel sees to that."""
+    with Path(os.devnull).open("rb") as ended:
+        monkeypatch.setattr(keeper_, "INPUT", ended.fileno())
+        build = Played(clock)
+        began = clock.now
+        monkeypatch.setattr(keeper_.selectors, "DefaultSelector", lambda: build)
+        keeper_._Watch(build, lines=False).run()
+    # The worker looks so often whether the build is still wanted.
+    assert build.killed - began + task.TICK_SECONDS <= 5.0
 
 
 @pytest.fixture
