@@ -128,15 +128,22 @@ MOST_AGAIN = {
     "kill_worker": 1, "kill_nanny": 1, "kill_keeper": 1, "kill_build": 1, "end_nanny": 1,
     "kill_two": 2,
 }  # fmt: skip
+# The faults that can lose the answer of a build that has ended: it is built again afterwards.
+LOSES_ANSWERS = {*MOST_AGAIN, "kill_scheduler", "stop_worker"}
 # The faults after which the user runs the command again.
 OF_CLIENT = ("kill_client", "interrupt_client")
 
 
+def drawn(seed: str, number: int) -> tuple[str, float, random.Random]:
+    """A fault and its second, and the rest of the chance."""
+    draw = random.Random(f"{seed}-{number}")
+    return draw.choice(sorted(FAULTS)), round(draw.uniform(0, 3), 2), draw
+
+
 def attempt(place: Path, seed: str, number: int) -> Outcome:
     """Runs one fault in an empty directory."""
-    draw = random.Random(f"{seed}-{number}")
-    name = draw.choice(sorted(FAULTS))
-    outcome = Outcome(number, seed, name, round(draw.uniform(0, 3), 2))
+    name, at, draw = drawn(seed, number)
+    outcome = Outcome(number, seed, name, at)
     began = time.monotonic()
     farm = CachedFarm(place, more={"STEPS": "12"}, names=NAMES)
     with ExitStack() as stack:
@@ -183,15 +190,31 @@ def losses(fault: str, found: dict[str, str], noted: list[list[str]]) -> list[st
     if found != WANTED:
         lost.append(f"ends: {found}")
     began = Counter(name for what, name, _ in noted if what == "began")
-    ended = Counter(name for what, name, _ in noted if what == "ended")
+    twice = _overlapping if fault in LOSES_ANSWERS else _repeated
     lost += [f"never built: {name}" for name in NAMES if not began[name]]
     if fault not in OF_CLIENT:
         # The user who runs the command again builds all images again: the played ones need no time.
-        lost += [f"built twice: {name}" for name, count in ended.items() if count > 1]
+        lost += [f"built twice: {name}" for name in NAMES if twice(noted, name)]
         most = len(NAMES) + MOST_AGAIN.get(fault, len(NAMES))
         if began.total() > most:
             lost.append(f"{began.total()} attempts, and not {most}")
     return lost
+
+
+def _repeated(noted: list[list[str]], name: str) -> bool:
+    """Whether a build of an image has ended more than once."""
+    return sum(what == "ended" for what, other, _ in noted if other == name) > 1
+
+
+def _overlapping(noted: list[list[str]], name: str) -> bool:
+    """Whether a build of an image has gone on to its end although another one had begun."""
+    last = ""
+    for what, other, pid in noted:
+        if other == name and what == "began":
+            last = pid
+        elif other == name and pid != last:
+            return True
+    return False
 
 
 def _orphans(farm: PlayedFarm) -> list[str]:
