@@ -4,7 +4,8 @@ import socket
 import subprocess
 import sys
 import textwrap
-from contextlib import nullcontext
+import threading
+from contextlib import nullcontext, suppress
 
 import pytest
 from particle_agent.contract.hosts import CONNECTIONS
@@ -12,7 +13,7 @@ from particle_agent.target import limits, relay
 from particle_agent.target.limits import only_the_proxy
 
 from ...acng import free_port
-from ...waiting import HANG_SECONDS
+from ...waiting import HANG_SECONDS, until
 from .test_limits import may_make_namespaces
 
 
@@ -56,14 +57,28 @@ def test_the_end_of_the_stage_ends_its_connections(relayed):
         connected(port)
 
 
-def test_a_program_that_opens_many_connections_waits(relayed):
+def test_a_program_that_opens_many_connections_waits(relayed, monkeypatch):
     server, port = relayed
+    waits, more = threading.Event(), []
+
+    class Watched(threading.BoundedSemaphore):
+        def acquire(self):
+            if not super().acquire(blocking=False):
+                waits.set()
+                super().acquire()
+
+    def one_more():
+        with suppress(BlockingIOError):
+            more.append(server.accept()[0])
+        return more
+
+    monkeypatch.setattr(relay.threading, "BoundedSemaphore", Watched)
     with only_the_proxy(port, server.getsockname()[1]):
         programs = [connected(port) for _ in range(CONNECTIONS + 1)]
         proxies = [server.accept()[0] for _ in range(CONNECTIONS)]
         server.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            server.accept()
+        until(lambda: waits.is_set() or one_more())
+        assert not one_more()
         server.setblocking(True)
         for end in (*programs[:CONNECTIONS], *proxies):
             end.close()

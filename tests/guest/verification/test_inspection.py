@@ -14,6 +14,7 @@ STATUS = """\
 Package: bash
 Status: install ok installed
 Architecture: amd64
+Installed-Size: 7164
 Version: 5.2-1
 Description: shell
  Version: not this one
@@ -47,7 +48,8 @@ def test_a_system_is_described(debian):
     assert release == {"PRETTY_NAME": "Debian 13", "ID": "debian"}
     assert found.hostname == "box"
     assert found.kernels == ("6.1-amd64",)
-    assert found.packages == (Package(name="bash", version="5.2-1", architecture="amd64"),)
+    bash = Package(name="bash", version="5.2-1", architecture="amd64", size=7164 << 10)
+    assert found.packages == (bash,)
     assert found.accounts == (
         Account(name="root", uid=0, shell="/bin/bash", password="locked"),
         Account(name="ann", uid=1000, shell="/bin/sh", password="set"),

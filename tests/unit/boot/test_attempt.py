@@ -7,10 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from particle_os.architecture import AMD64
 from particle_os.boot import attempt, files, probe, questioning
 from particle_os.boot.evidence import Evidence
 from particle_os.boot.frameworks import suites
-from particle_os.boot.observation import screen
+from particle_os.boot.observation import screen, time_limit
 from particle_os.boot.observation.time_limit import check_host
 from particle_os.boot.observation.verdict import BootProgress, CheckResult
 from particle_os.boot.request import BootRequest
@@ -36,15 +37,15 @@ def boot(tmp_path, monkeypatch):
     """Boots once; the watch returns `until_answer` and `until_off`."""
 
     def run(
-        until_answer=None, until_off=None, state="running", shut_down=False,
+        until_answer=None, until_off=None, state="running", shut_down=False, reboots=False,
         image_format="raw", disk_error=None, goss=None, alive=True, suite=None, checks=(),
         waits=0.0,
     ):  # fmt: skip
-        done, order = [], []
+        done, order, machines = [], [], []
         device = SimpleNamespace(data=answer(state), send=done.append)
-        console = SimpleNamespace(
-            is_alive=lambda: alive, transcript=SimpleNamespace(tail=lambda: ["the last line"])
-        )
+        firmware = SimpleNamespace()
+        transcript = SimpleNamespace(tail=lambda: ["the last line"], last_line=lambda: "hello")
+        console = SimpleNamespace(is_alive=lambda: alive, transcript=transcript)
         watch = SimpleNamespace(
             progress=BootProgress(PHASES, restarts=1),
             until_answer=lambda: until_answer,
@@ -56,7 +57,9 @@ def boot(tmp_path, monkeypatch):
             monitor = SimpleNamespace(
                 disk_error=lambda: disk_error, run=lambda _: order.append("run")
             )
-            yield SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
+            machine = SimpleNamespace(console=console, monitor=monitor, directory=tmp_path)
+            machines.append(machine)
+            yield machine
 
         def of_goss(tests, file, machine, answer, factor):
             if file is not None:
@@ -64,18 +67,31 @@ def boot(tmp_path, monkeypatch):
             return (CheckResult(name="goss", passed=file is None, detail="no"),) if file else ()
 
         monkeypatch.setattr(attempt, "running", running)
-        monkeypatch.setattr(attempt, "waited", lambda machine: waits)
+        for module in (attempt, time_limit):
+            monkeypatch.setattr(module, "waited", lambda machine: waits)
 
         def connected(directory, name, *more):
             order.append(name)
-            return nullcontext(device)
+            return nullcontext(device if name == attempt.PROBE_SOCKET else firmware)
 
         monkeypatch.setattr(attempt, "connected", connected)
         watching = inspect.signature(attempt.Watch)
 
         def watch_of(*arguments, **options):
-            found = watching.bind(*arguments, **options).arguments
-            assert found["memory"] == request.memory
+            given = watching.bind(*arguments, **options).arguments
+            given.pop("on_phase")("loader", 1.0)
+            given.pop("on_output")()
+            assert [done.pop(), done.pop()] == ["hello", "loader"]
+            limit = given.pop("deadline")
+            assert limit.at - request.seconds <= given.pop("started")
+            assert limit.waited() == waits
+            assert given == {
+                "machine": machines[0], "probe": device, "firmware": firmware,
+                "begin": probe.begin_marker(NONCE), "end": probe.end_marker(NONCE),
+                "emergency": probe.emergency_marker(NONCE), "memory": request.memory,
+                "vm": AMD64.vm, "uefi": False, "console_only": request.console_only,
+                "most_restarts": request.most_restarts,
+            }  # fmt: skip
             return watch
 
         monkeypatch.setattr(attempt, "Watch", watch_of)
@@ -88,7 +104,7 @@ def boot(tmp_path, monkeypatch):
         request = BootRequest(
             image=tmp_path / "x.raw", format=image_format, acceleration=accel.TCG,
             processors=accel.Processors(1, x2apic=False),
-            checks=[RebootCheck(reboot=True)] if goss and shut_down else [],
+            checks=[RebootCheck(reboot=True)] if reboots else [],
             evidence=Evidence(tmp_path / "evidence", Path("x.raw"), plot=False, gate=Gate()),
             memory=1 << 30, seconds=10, on_phase=lambda phase, seconds: done.append(phase),
             on_line=done.append, console_only=False,
@@ -179,9 +195,15 @@ def test_a_test_of_another_framework_fails_as_a_check_does(boot):
     assert done == ["screen", "tests", b"file", "files"]
 
 
-def test_the_tests_of_other_frameworks_run_at_the_second_boot(boot):
-    found, done = boot(goss=b"file", shut_down=True)
-    assert (found.status, done) == ("passed", ["screen", b"poweroff\n"])
+@pytest.mark.parametrize(
+    ("reboots", "shut_down", "tested"),
+    [(True, True, False), (True, False, True), (False, True, True)],
+    ids=["the first of two boots", "the second boot", "a boot of an update"],
+)
+def test_the_tests_of_other_frameworks_run_at_the_second_boot(boot, reboots, shut_down, tested):
+    found, done = boot(goss=b"file", reboots=reboots, shut_down=shut_down)
+    expected = ["screen", "tests", b"file", "files"] if tested else ["screen", b"poweroff\n"]
+    assert (found.status, done) == ("checks-failed" if tested else "passed", expected)
 
 
 def test_the_output_of_pytest_is_evidence_even_if_pytest_fails(boot, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from particle_os.boot import session
+from particle_os.boot import files, session
 from particle_os.boot.machines.variants import Variant
 from particle_os.boot.observation.verdict import Verdict
 from particle_os.errors import InfrastructureError
@@ -35,6 +35,19 @@ def test_each_firmware_has_its_verdict(tmp_path, monkeypatch):
     ]
     assert found.failure is None
     assert "it is up" in found.page
+
+
+def test_the_page_shows_the_evidence_of_each_machine(tmp_path, monkeypatch):
+    def boot(request, directory):
+        request.evidence.directory.mkdir(parents=True)
+        journal = request.evidence.directory / files.JOURNAL
+        journal.write_text(f"the journal of {request.variant.firmware}")
+        return passed(request, directory)
+
+    monkeypatch.setattr(session, "boot", boot)
+    page = report(tmp_path).page
+    assert "the journal of bios" in page
+    assert "the journal of uefi" in page
 
 
 def test_the_last_line_of_the_console_is_an_event(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A guest's error on a full disk of the host is the host's."""
+"""A host without room for the build: before the build, and when a guest's disk is full."""
 
 from types import SimpleNamespace
 
@@ -38,3 +38,28 @@ def test_the_fullest_place_is_named_with_its_bytes_and_without_the_guests_traceb
 @pytest.mark.parametrize("free", [{"work": 1 << 40, "staging": 1 << 40}, {"work": 1 << 40}, {}])
 def test_a_disk_with_room_and_a_directory_that_has_vanished_are_not_full(blame, free):
     assert blame(StageFailed("it failed"), free) is None
+
+
+@pytest.mark.parametrize(
+    ("done", "layers", "needed"),
+    [
+        (0, (), run.UNPACKED * 1000 + run.SCRATCH_ESTIMATE),
+        (1, ("base",), run.SCRATCH_ESTIMATE),
+        (2, ("base",), 0),
+    ],
+    ids=["everything", "a stage after the base", "only the output disk"],
+)
+def test_the_scratch_disk_needs_room_for_what_is_still_to_do(
+    tmp_path, monkeypatch, done, layers, needed
+):
+    asked = []
+    monkeypatch.setattr(run, "need_room", lambda *arguments: asked.append(arguments))
+    execution = SimpleNamespace(
+        chain=SimpleNamespace(layers=layers),
+        stages=SimpleNamespace(done=done),
+        plan=SimpleNamespace(stages=("apt", "run", "qemu")),
+        job=SimpleNamespace(work=SimpleNamespace(path=tmp_path)),
+        unpacked_bytes=run.UNPACKED * 1000,
+    )
+    run.Execution.check_room(execution)
+    assert asked == [(tmp_path, needed, "the scratch disk")]
