@@ -127,7 +127,14 @@ def test_list_shows_the_images_that_are_there(tmp_path):
     rows = json.loads(run("list", "images", "--output", str(tmp_path), "--json").stdout)
     assert [Path(row["name"]).name for row in rows] == ["new.raw", "old.raw"]
     assert rows[0]["description"].endswith(", passed, raw 7 MiB")
-    assert run("list", "images", "--output", str(tmp_path / "none")).stdout == ""
+
+
+def test_only_the_default_directory_of_the_images_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("list", "images").exit_code == 0
+    missing = run("list", "images", "--output", "none")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "there is no directory none" in missing.stderr
 
 
 def test_list_shows_recipes_by_itself():

@@ -20,6 +20,13 @@ def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path):
     assert list((tmp_path / "a/b").iterdir()) == []
 
 
+def test_two_results_do_not_go_to_one_file(tmp_path):
+    file = tmp_path / "result"
+    verdicts.ResultFiles(junit=file).check_writable([tmp_path / "image.raw"])
+    with pytest.raises(UsageError, match="this command needs it for something else"):
+        verdicts.ResultFiles(junit=file, summary=file).check_writable()
+
+
 def test_an_open_file_of_this_process_is_written_to(tmp_path):
     with (tmp_path / "out").open("wb") as file:
         file.write(b"before\n")

@@ -42,7 +42,7 @@ def test_a_containerdisk_is_what_kubevirt_documents(client, known, tmp_path, kin
     (layer,) = found["layers"]
     archive = unpacked(known, layer)
     (folder, _), (disk, content) = members(archive)
-    assert (folder.name, folder.isdir()) == ("disk", True)
+    assert (folder.name, folder.isdir(), folder.size) == ("disk", True, 0)
     assert disk.name == f"disk/server.{kind}"
     assert content == built.file(kind).read_bytes()
     for member in (folder, disk):

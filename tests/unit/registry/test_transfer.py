@@ -7,6 +7,7 @@ import threading
 import pytest
 from particle_os.registry import connection
 from particle_os.registry.repository import ImageRepository
+from particle_os.registry.transfer import percent
 
 from ...registry import Small, serving, sha256
 from ...waiting import until
@@ -206,5 +207,16 @@ def test_progress_is_told():
         repository.upload(DIGEST, len(DATA), io.BytesIO(DATA))
         there = len(seen)
         repository.download(DIGEST, len(DATA), io.BytesIO())
-    assert seen[there - 1] == seen[-1] == (len(DATA), len(DATA))
-    assert seen[:there] == sorted(seen[:there])
+    mib = 1 << 20
+    assert seen[:there] == [(done, len(DATA)) for done in (mib, 2 * mib, 3 * mib)]
+    assert seen[there:] == sorted(seen[there:])
+    assert seen[-1] == (len(DATA), len(DATA))
+
+
+def test_each_percent_is_told_once():
+    said = []
+    watch = percent("sent", said.append)
+    for done in (0, 1, 2, 3, 200):
+        watch(done, 200)
+    watch(0, 0)
+    assert said == [f"sent {number} % of 200 bytes" for number in (0, 1, 100)]

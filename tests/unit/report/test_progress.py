@@ -168,4 +168,9 @@ def test_a_secret_over_several_lines_is_hidden_before_the_next_event():
     for text in ("hunter2", "-and", "-more", "hunter"):
         progress.line(text)
     progress.note("see hunter2-and-more")
-    assert stream.getvalue() == "    ***\n    ***\n    ***\n    hunter\nnote: see ***\n"
+    shown = "    ***\n    ***\n    ***\n    hunter\nnote: see ***\n"
+    assert stream.getvalue() == shown
+    progress.line("hunter")
+    assert stream.getvalue() == shown
+    progress.close()
+    assert stream.getvalue() == f"{shown}    hunter\n"

@@ -70,6 +70,14 @@ def test_a_program_is_another_one_when_its_file_is(tmp_path, monkeypatch):
     assert written(tmp_path / "tool-1.0", "1.0", 5) != first
 
 
+def test_a_program_tells_its_version_in_its_first_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "tool"
+    program.write_text('#!/bin/sh\necho "$0 $*"\necho "Copyright"\n')
+    program.chmod(0o755)
+    assert process.version("tool") == f"{program} --version"
+
+
 def test_a_missing_program_is_named():
     with pytest.raises(InfrastructureError, match="'no-such-program' is not installed") as told:
         run("no-such-program")

@@ -12,7 +12,7 @@ import pytest
 from particle_os.errors import DeadlineExceeded, InfrastructureError, VmError
 from particle_os.vm.ssh import FORWARDED_WINDOW, WINDOW, Connection, HostKeyMismatch, KeyPair
 
-from ...waiting import HANG_SECONDS, moment, until
+from ...waiting import HANG_SECONDS, DeadlineWhen, moment, until
 
 
 class Door(paramiko.ServerInterface):
@@ -193,6 +193,21 @@ def test_a_server_that_says_nothing_is_given_up_at_the_deadline(keys, host_key):
         silent.listen()
         with pytest.raises(InfrastructureError):
             Connection(silent.getsockname()[1], host_key, keys, moment())
+
+
+def test_each_step_of_a_connection_ends_at_the_deadline(keys, host_key, monkeypatch):
+    """paramiko waits much longer than a short deadline for a server that stops in between."""
+    given, connect = {}, paramiko.SSHClient.connect
+
+    def watched(*arguments, **options):
+        given.update(options)
+        connect(*arguments, **options)
+
+    monkeypatch.setattr(paramiko.SSHClient, "connect", watched)
+    with ssh_server(host_key, keys.private.get_base64()) as (port, _):
+        Connection(port, host_key, keys, DeadlineWhen()).close()
+    limits = [given.get(name) for name in ("timeout", "banner_timeout", "auth_timeout")]
+    assert limits == [DeadlineWhen().remaining()] * 3
 
 
 def test_a_guest_that_takes_no_more_data_is_given_up_at_the_deadline(keys, host_key, soon):
