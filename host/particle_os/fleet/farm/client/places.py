@@ -42,7 +42,6 @@ def run(
     With `lines`, the view gets the lines of programs, too. Raises UsageError before anything
     starts when an image cannot be built there, and InfrastructureError when the farm is lost.
     """
-    engine.require()
     engine.quiet()
     with workspace() as work:
         place: BuildPlace
