@@ -128,13 +128,13 @@ def load_stage(
     _check_runs_alone(kind, path)
     reading = _begin(path, given, base, allow_outside)
     left = OF_WHOLE_RECIPES if kind in stage_kinds() else OF_WHOLE_RECIPES - {INCLUDED}
-    variables, *others, needs = (each for each in PASSES if each.name not in left)
+    variables, *others, needs, more_needs = (each for each in PASSES if each.name not in left)
     wrap = partial(_wrap, kind, architecture or Recipe.architecture)
     run(reading, (variables, Pass("a recipe around the stage", wrap), *others))
     if reading.source.left_out and not reading.source.data["stages"]:
         raise _left_out(reading.source.notes)
     wrong = bool(reading.source.problems)
-    run(reading, [needs])
+    run(reading, [needs, more_needs])
     if reading.source.problems and not wrong:
         hint = "use a base that has it; 'stage run TYPE --output FILE.tar' makes one"
         source = reading.source

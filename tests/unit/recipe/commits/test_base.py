@@ -136,7 +136,7 @@ def test_a_commit_that_lacks_the_boot_loader_is_refused(problems):
     [
         ("composefs", "", "composefs: the OSTree of the helper VM cannot"),
         ("transient", "    mounts: [{where: /data, what: LABEL=x, type: ext4}]\n", "mounts: each"),
-        ("debian/edge", "    file-system: btrfs\n", "GRUB cannot count"),
+        ("debian/edge", "    file-system: btrfs\n", "GRUB cannot write its counter"),
     ],
 )
 def test_options_that_the_disk_of_the_commit_cannot_have(problems, ref, options, message):
