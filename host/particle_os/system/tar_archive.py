@@ -174,10 +174,11 @@ class Archive:
 
     def _read(self, length: int) -> bytes:
         self._deadline.remaining()
-        self._limit -= length
+        data = self._stream.read(min(length, self._limit + 1))
+        self._limit -= len(data)
         if self._limit < 0:
             raise Excessive("it unpacks to many times its size")
-        return self._stream.read(length)
+        return data
 
 
 def _check(header: bytes) -> None:

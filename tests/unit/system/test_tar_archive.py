@@ -236,6 +236,12 @@ def test_an_archive_may_have_as_many_bytes_as_its_limit():
     assert tar_archive.Archive(io.BytesIO(data[:512]), 512, plenty())._next().name == "a"
 
 
+def test_a_file_that_is_shorter_than_a_header_is_damaged_and_no_bomb():
+    for size in (0, 1, 511):
+        with pytest.raises(tarfile.ReadError, match="unexpected end"):
+            list(tar_archive.Archive(io.BytesIO(b"x" * size), size, plenty()))
+
+
 @pytest.mark.parametrize("record", ["size=20971520", "path=x", "linkpath=x", "GNU.sparse.major=1"])
 def test_a_global_header_may_not_describe_members(record):
     data = f"{len(record) + 4} {record}\n".encode()
