@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.updates.good import REF, Update, make_key
-from tests.vm.breaking import debugfs, put, read, removed
+from tests.vm.breaking import debugfs, put, read
 
 UNITS = "usr/lib/systemd/system"
 WANTS = f"{UNITS}/multi-user.target.wants"
@@ -124,10 +124,6 @@ def menu(old: str, new: str) -> Callable[[Update], None]:
     return change
 
 
-def no_block(update: Update) -> None:
-    removed("/boot/grub/grubenv")(update.parent)
-
-
 def read_only_block(update: Update) -> None:
     """The environment block is immutable: the flag of chattr(1), beside that of its extents."""
     debugfs(update.parent, "set_inode_field /boot/grub/grubenv flags 0x80010")
@@ -227,8 +223,6 @@ MUTATIONS = {
         "fallback", "fallback-failed", menu("save_env boot_counter", "true"),
         test="fallback", timeout=150,
     ),
-    # The version that runs makes a new one.
-    "no-environment-block": Mutation("fallback", "passed", no_block, test="fallback"),
     "read-only-environment-block": Mutation(
         "bad-update", "fallback-failed", read_only_block, "units-failed", test="fallback"
     ),
